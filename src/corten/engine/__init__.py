@@ -1,0 +1,1 @@
+"""Containers with a life: start, wait, kill, update, and the account of how they ended."""

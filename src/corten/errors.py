@@ -1,0 +1,95 @@
+"""Everything that Corten raises.
+
+    Error                  the engine could not do it (exit code 125)
+     +- InvalidInput       what was asked makes no sense; nothing was started
+     |   +- NotFound       no such image, directory, container
+     |   +- NameInUse      the name belongs to a live container
+     +- KernelError        a system call failed: step, object, errno
+     +- Unsupported        this machine or this user cannot do it; says what would help
+     +- CommandNotFound    the command is not in the container (exit code 127)
+     +- CommandNotRunnable the command cannot be executed (exit code 126)
+     +- ContainerFailed    `check=True` and the container ended badly; `.result` says how
+         +- OutOfMemory
+         +- TimedOut
+
+Rule: the text of an error is one line: what failed, on what, why, and what to do.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Error(Exception):
+    """Base of all errors of Corten. `exit_code` is what the command line ends with."""
+
+    exit_code = 125
+
+
+class InvalidInput(Error):
+    """The request is malformed or contradicts itself."""
+
+
+class NotFound(InvalidInput):
+    """A thing that was named does not exist."""
+
+
+class NameInUse(InvalidInput):
+    """The name belongs to a live container."""
+
+
+class Unsupported(Error):
+    """The kernel, the machine or the user's rights do not allow it."""
+
+
+def errno_words(number: int) -> str:
+    """`EPERM` and its kin in words: `Operation not permitted (EPERM)`."""
+    import errno
+
+    name = errno.errorcode.get(number)
+    return f"{os.strerror(number)} ({name})" if name else os.strerror(number)
+
+
+class KernelError(Error):
+    """A step failed in the kernel.
+
+    step: what was being done, with its object (`mount proc on /proc`); errno: the error number (0: none);
+    hint: what the kernel said besides, or what to do about it.
+    """
+
+    def __init__(self, step: str, errno: int, hint: str = "") -> None:
+        self.step, self.errno, self.hint = step, errno, hint
+        words = f"{step}: {errno_words(errno)}" if errno else step
+        super().__init__(f"{words}: {hint}" if hint else words)
+
+
+class CommandNotFound(Error):
+    """The command does not exist in the container."""
+
+    exit_code = 127
+
+
+class CommandNotRunnable(Error):
+    """The command exists, but the kernel will not execute it."""
+
+    exit_code = 126
+
+
+class ContainerFailed(Error):
+    """The container ended with something else than exit code 0. `result`: the `corten.Result`."""
+
+    def __init__(self, message: str, result: Any) -> None:
+        self.result = result
+        super().__init__(message)
+
+
+class OutOfMemory(ContainerFailed):
+    """The memory limit ended it."""
+
+
+class TimedOut(ContainerFailed):
+    """The timeout ended it."""

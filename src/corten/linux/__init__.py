@@ -1,0 +1,1 @@
+"""The kernel, typed. Nothing here knows what a container is."""

@@ -1,0 +1,1 @@
+"""Control groups: one model of the tree over three layouts (v1, v2, hybrid)."""
