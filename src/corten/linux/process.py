@@ -1,0 +1,98 @@
+"""What a process is: its name, death, identity, limits, memory of being a copy.
+
+Sources: prctl(2), credentials(7), getrlimit(2), proc(5).
+"""
+
+from __future__ import annotations
+
+import os
+
+from corten.errors import InvalidInput, Unsupported
+from corten.linux import syscalls
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 4, 15, 36
+_CLOSE_RANGE_CLOEXEC = 4
+_MAX_FD = 0xFFFFFFFF
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+
+
+def set_name(name: str) -> None:
+    """The name that `ps` shows (at most 15 bytes are kept)."""
+    syscalls.call("prctl", _PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def die_with_parent(number: int) -> None:
+    """Get this signal when the parent's thread ends. Forgotten at a change of identity: set it again after one."""
+    syscalls.call("prctl", _PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Whether others of the same user may trace this process and read its /proc files (exe, mem, maps)."""
+    syscalls.call("prctl", _PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends, as pid 1 is without asking."""
+    syscalls.call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def close_on_exec_from(first: int) -> None:
+    """Mark every descriptor from `first` on close-on-exec."""
+    syscalls.call("close_range", first, _MAX_FD, _CLOSE_RANGE_CLOEXEC)
+
+
+def close_all_but(kept: tuple[int, ...]) -> None:
+    """Close every descriptor above standard error but the kept ones."""
+    start = 3
+    for fd in sorted(kept):
+        if fd > start:
+            syscalls.call("close_range", start, fd - 1, 0)
+        start = max(start, fd + 1)
+    syscalls.call("close_range", start, _MAX_FD, 0)
+
+
+def set_identity(uid: int, gid: int, groups: tuple[int, ...] | None) -> None:
+    """Become a user: groups (None: they may not be set here), then group, then user; real, effective and saved."""
+    if groups is not None:
+        os.setgroups(groups)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+
+
+def set_limit(kind: str, soft: int, hard: int) -> None:
+    """Set a resource limit named as OCI names it (`RLIMIT_NOFILE`); values are unsigned, 2**64-1 is infinite."""
+    import resource
+
+    number = getattr(resource, kind, None)
+    if not isinstance(number, int) or not kind.startswith("RLIMIT_"):
+        raise InvalidInput(f"{kind}: no such resource limit")
+    infinite = (1 << 64) - 1
+    pair = tuple(resource.RLIM_INFINITY if value >= infinite else value for value in (soft, hard))
+    try:
+        resource.setrlimit(number, pair)  # type: ignore[arg-type]
+    except (PermissionError, ValueError) as error:
+        now = resource.getrlimit(number)[1]
+        raise Unsupported(
+            f"{kind}: cannot set {soft}:{hard} ({error}): the hard limit here is {now}, "
+            "and raising it needs CAP_SYS_RESOURCE"
+        ) from None
+
+
+def set_oom_score(value: int) -> None:
+    """How soon the kernel kills this process when memory runs out: -1000 (never) to 1000."""
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(value))
+
+
+def new_session_keyring(name: str) -> None:
+    """Have a keyring of its own, so that the caller's keys are out of reach."""
+    syscalls.call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, name.encode(), 0, 0, 0)
+
+
+def real_cwd() -> str:
+    """The working directory by the kernel's account: begins with `(unreachable)` if it lies outside the root."""
+    import ctypes
+
+    buffer = ctypes.create_string_buffer(4097)
+    length = syscalls.call("getcwd", buffer, 4097)
+    return os.fsdecode(buffer.raw[: length - 1])
