@@ -1,9 +1,10 @@
 /* The yardstick: a container made with the fewest system calls that give the isolation of `corten run`.
  *
- *   floor [-n N] [-w] ROOTFS FILTERFILE CMD [ARG...]
+ *   floor [-n N] [-w] [-t] ROOTFS FILTERFILE CMD [ARG...]
  *
  * makes N containers (default 1) one after another, runs CMD in each, and prints the milliseconds of each on stdout
- * when all are done; with -w it reads a line from stdin before each container and prints its time at once.
+ * when all are done; with -w it reads a line from stdin before each container and prints its time at once. With -t it
+ * also prints on stderr the mean microseconds of each step.
  * The exit status is that of CMD in the last container; 125: the yardstick itself failed.
  *
  * What one container is (the same list as the plan of `corten run -m 512m --cpus 1 --pids-limit 64 IMAGE CMD`):
@@ -35,6 +36,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -69,6 +71,12 @@ static unsigned last_cap;
 static unsigned long long own_caps;
 static unsigned long retries;
 
+/* Milliseconds spent up to each mark since the one before it, in memory shared by parent and child. */
+static struct times {
+    double last;
+    struct { const char *name; double total; } steps[48];
+} *times;
+
 static void die(const char *format, ...) {
     char text[512];
     int error = errno;
@@ -85,6 +93,22 @@ static void die(const char *format, ...) {
         if ((call) < 0)           \
             die(__VA_ARGS__);     \
     } while (0)
+
+static double milliseconds(void) {
+    struct timespec now;
+    CHECK(clock_gettime(CLOCK_MONOTONIC, &now), "clock_gettime");
+    return now.tv_sec * 1e3 + now.tv_nsec / 1e6;
+}
+
+static void mark(const char *name) {
+    double now = milliseconds();
+    size_t i = 0;
+    while (times->steps[i].name && times->steps[i].name != name && i < COUNT(times->steps) - 1)
+        i++;
+    times->steps[i].name = name;
+    times->steps[i].total += now - times->last;
+    times->last = now;
+}
 
 /* --- once, before the clock ----------------------------------------------------------------------------------- */
 
@@ -472,13 +496,20 @@ static void make_root(void) {
     char options[2048];
     CHECK(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), "make mounts private");
     snprintf(options, sizeof options, "lowerdir=%s,upperdir=%s/u,workdir=%s/w", root, layer, layer);
+    mark("close_range, make mounts private");
     CHECK(mount("overlay", root, "overlay", 0, options), "mount overlay (%s)", options);
     CHECK(chdir(root), "chdir %s", root);
+    mark("mount overlay");
     mount_at("proc", "proc", SAFE, NULL);
+    mark("mount proc");
     make_dev();
+    mark("/dev: tmpfs, nodes, links, devpts, shm, mqueue");
     mount_at("sysfs", "sys", SAFE | MS_RDONLY, NULL);
+    mark("mount sysfs");
     mount_cgroups();
+    mark("mount cgroups read-only");
     hide_paths();
+    mark("masked and read-only paths");
     CHECK(syscall(SYS_pivot_root, ".", "."), "pivot_root");
     CHECK(umount2(".", MNT_DETACH), "umount the old root");
     CHECK(chdir("/"), "chdir /");
@@ -493,6 +524,7 @@ static void drop_rights(void) {
     for (unsigned cap = 0; cap <= last_cap; cap++)
         if (!(keep >> cap & 1))
             CHECK(prctl(PR_CAPBSET_DROP, cap, 0, 0, 0), "drop capability %u", cap);
+    mark("bounding set");
     keep &= own_caps;
     struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
     struct __user_cap_data_struct data[2] = {{keep, keep, 0}, {keep >> 32, keep >> 32, 0}};
@@ -507,34 +539,38 @@ static void inside(char **command) {
     pid_t ended;
     CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "die with the parent");
     CHECK(setsid(), "setsid");
+    mark("clone3: new mount, PID, UTS, IPC, network namespaces");
     join_groups();
+    mark("join the groups, unshare the cgroup namespace");
     loopback_up();
+    mark("loopback up");
     CHECK(close_range(3, ~0u, 0), "close_range");
     make_root();
     CHECK(sethostname("floor", 5), "sethostname");
+    mark("pivot_root, umount the old root, host name");
     drop_rights();
+    mark("seccomp filter");
     pid_t program = vfork();
     CHECK(program, "fork the program");
     if (!program) {
         execve(command[0], command, environment);
         die("execute %s", command[0]);
     }
+    mark("vfork and execve");
     while ((ended = wait4(-1, &status, 0, NULL)) != program)
         CHECK(ended, "wait for the program");
+    mark("the program");
     _exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 }
 
 /* --- one container -------------------------------------------------------------------------------------------- */
 
-static double milliseconds(void) {
-    struct timespec now;
-    CHECK(clock_gettime(CLOCK_MONOTONIC, &now), "clock_gettime");
-    return now.tv_sec * 1e3 + now.tv_nsec / 1e6;
-}
-
 static int container(unsigned long number, char **command) {
+    times->last = milliseconds();
     int status, into = make_groups(number);
+    mark("groups with limits");
     make_layer(number);
+    mark("layer");
     struct clone_args args = {.flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET,
                               .exit_signal = SIGCHLD};
     if (into >= 0) {
@@ -548,24 +584,29 @@ static int container(unsigned long number, char **command) {
     if (into >= 0)
         CHECK(close(into), "close the group");
     CHECK(wait4(pid, &status, 0, NULL), "wait for the container");
+    mark("end of the namespaces, wait");
     remove_groups();
+    mark("remove the groups");
     remove_layer();
+    mark("remove the layer");
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 int main(int argc, char **argv) {
     unsigned long count = 1;
-    int wait_for_line = 0, status = 0, option;
-    while ((option = getopt(argc, argv, "+n:w")) != -1) {
+    int wait_for_line = 0, show_steps = 0, status = 0, option;
+    while ((option = getopt(argc, argv, "+n:wt")) != -1) {
         if (option == 'n')
             count = strtoul(optarg, NULL, 10);
         else if (option == 'w')
             wait_for_line = 1;
+        else if (option == 't')
+            show_steps = 1;
         else
             return 125;
     }
     if (argc - optind < 3 || !count) {
-        dprintf(2, "usage: floor [-n N] [-w] ROOTFS FILTERFILE CMD [ARG...]\n");
+        dprintf(2, "usage: floor [-n N] [-w] [-t] ROOTFS FILTERFILE CMD [ARG...]\n");
         return 125;
     }
     if (!realpath(argv[optind], root))
@@ -573,21 +614,26 @@ int main(int argc, char **argv) {
     read_filter(argv[optind + 1]);
     read_caps();
     find_trees();
-    double *times = calloc(count, sizeof *times);
-    if (!times)
+    double *took = calloc(count, sizeof *took);
+    if (!took)
         die("calloc");
+    times = mmap(NULL, sizeof *times, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (times == MAP_FAILED)
+        die("mmap");
     for (unsigned long i = 0; i < count; i++) {
         char line[64];
         if (wait_for_line && read(0, line, sizeof line) <= 0)
             return status;
         double start = milliseconds();
         status = container(i, argv + optind + 2);
-        times[i] = milliseconds() - start;
+        took[i] = milliseconds() - start;
         if (wait_for_line)
-            dprintf(1, "%.3f\n", times[i]);
+            dprintf(1, "%.3f\n", took[i]);
     }
     for (unsigned long i = 0; i < count && !wait_for_line; i++)
-        dprintf(1, "%.3f\n", times[i]);
+        dprintf(1, "%.3f\n", took[i]);
+    for (size_t i = 0; show_steps && times->steps[i].name; i++)
+        dprintf(2, "%8.0f us  %s\n", times->steps[i].total * 1e3 / count, times->steps[i].name);
     if (retries)
         dprintf(2, "floor: %lu removals of groups had to be repeated\n", retries);
     return status;
