@@ -1,0 +1,109 @@
+"""The command `corten`.
+
+Rule 1: a command's module is imported when it is called, and not before.
+Rule 2: an error is one line on stderr that begins with `corten: `; the exit code is the error's own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from corten.errors import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# name: (module with `run(words) -> int`, one line for --help)
+COMMANDS = {
+    "plan": ("corten.cli.plan", "Show what 'run' would do, step by step"),
+    "run": ("corten.cli.run", "Run a command in a new container"),
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    try:
+        code = _dispatch(sys.argv[1:] if words is None else words)
+        sys.stdout.flush()
+    except Error as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # What reads us has gone; without this the interpreter complains once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except Exception as error:
+        if os.environ.get("CORTEN_DEBUG"):
+            raise
+        return _fail(_unexpected(error), Error.exit_code)
+    return code
+
+
+def _dispatch(words: Sequence[str]) -> int:
+    name = words[0] if words else "--help"
+    if name in ("--help", "-h", "help"):
+        return _help(words[1:])
+    if name in ("--version", "-v"):
+        from corten import __version__
+
+        sys.stdout.write(f"corten {__version__}\n")
+        return 0
+    if name not in COMMANDS:
+        raise _unknown(name)
+    module = __import__(COMMANDS[name][0], fromlist=["run"])
+    from corten.cli.parser import HelpWanted
+
+    try:
+        code: int = module.run(words[1:])
+    except HelpWanted as wanted:
+        from corten.cli import help as pages
+
+        sys.stdout.write(pages.render(wanted.command, pages.width()))
+        return 0
+    return code
+
+
+def _help(words: Sequence[str]) -> int:
+    if words and words[0] in COMMANDS:
+        return _dispatch([words[0], "--help"])
+    commands = "\n".join(f"  {name:<10} {line}" for name, (_, line) in sorted(COMMANDS.items()))
+    sys.stdout.write(
+        "Usage: corten COMMAND [OPTIONS]\n\n"
+        "Containers without a daemon, from the shell and from Python.\n\n"
+        f"Commands:\n{commands}\n\n"
+        "Options:\n  --help     This text; 'corten COMMAND --help' for a command\n  --version  The version\n\n"
+        "Try: corten run --memory 256m --cpus 1 host python3 -c 'print(6 * 7)'\n"
+    )
+    return 0
+
+
+def _unknown(name: str) -> Error:
+    import difflib
+
+    from corten.cli.parser import UsageError
+
+    kind = "option" if name.startswith("-") else "command"
+    near = difflib.get_close_matches(name, [*COMMANDS, "--help", "--version"], 1)
+    return UsageError(f"unknown {kind} {name}: " + (f"did you mean {near[0]}?" if near else "see 'corten --help'"))
+
+
+def _unexpected(error: Exception) -> str:
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    at = error.__traceback__
+    while at and at.tb_next:
+        at = at.tb_next
+    where = f" ({os.path.basename(at.tb_frame.f_code.co_filename)}:{at.tb_lineno})" if at else ""
+    return f"a mistake in corten itself: {words}{where}: please report it, with what CORTEN_DEBUG=1 prints"
+
+
+def _fail(words: str, code: int) -> int:
+    for stream, text in ((sys.stdout, ""), (sys.stderr, f"corten: {words}\n")):
+        try:
+            stream.write(text)
+            stream.flush()
+        except OSError:  # nobody is there to read it; the exit code still says so
+            continue
+    return code

@@ -1,0 +1,39 @@
+"""`corten plan`: what `corten run` would do, step by step, without doing it."""
+
+from __future__ import annotations
+
+import sys
+
+from corten.cli.parser import Command, Group, Option, UsageError, parse
+from corten.cli.run_options import GROUPS, NOTES, options_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMAND = Command(
+    "corten plan",
+    "[--json] [OPTIONS] IMAGE [COMMAND] [ARG...]",
+    "Print the ordered list of kernel calls with which 'corten run' would make a container. Nothing is started.",
+    (Group("Output", (Option(("--json",), "", "Print a JSON object"),)), *GROUPS),
+    NOTES,
+)
+
+
+def run(words: Sequence[str]) -> int:
+    """Print the plan; 0."""
+    values, arguments = parse(COMMAND, words)
+    if not arguments and "rootfs" not in values:
+        raise UsageError("plan needs an IMAGE, such as: corten plan host python3 -V")
+    options = options_of(values, arguments)
+    from corten.engine.container import plan_for
+
+    plan = plan_for(options)
+    if values.get("json"):
+        import json
+
+        json.dump(plan.to_json(), sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in plan.lines()))
+    return 0
