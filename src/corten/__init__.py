@@ -1,3 +1,81 @@
-"""Corten: containers from Python, without a daemon."""
+"""Corten: containers from Python, without a daemon.
+
+    import corten
+    result = corten.run("host", ["python3", "-c", "print(6 * 7)"], memory="256m", cpus=1, pids=32, timeout=10)
+    result.stdout, result.exit_code, result.reason, result.usage.memory_peak
+"""
+
+from __future__ import annotations
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "run": "engine.container",
+    "start": "engine.container",
+    "Container": "engine.container",
+    "PIPE": "engine.container",
+    "DEVNULL": "engine.container",
+    "Result": "engine.result",
+    "Usage": "engine.result",
+    "Error": "errors",
+    "InvalidInput": "errors",
+    "NotFound": "errors",
+    "NameInUse": "errors",
+    "KernelError": "errors",
+    "Unsupported": "errors",
+    "CommandNotFound": "errors",
+    "CommandNotRunnable": "errors",
+    "ContainerFailed": "errors",
+    "OutOfMemory": "errors",
+    "TimedOut": "errors",
+}
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from corten.engine.container import DEVNULL, PIPE, Container, run, start
+    from corten.engine.result import Result, Usage
+    from corten.errors import (
+        CommandNotFound,
+        CommandNotRunnable,
+        ContainerFailed,
+        Error,
+        InvalidInput,
+        KernelError,
+        NameInUse,
+        NotFound,
+        OutOfMemory,
+        TimedOut,
+        Unsupported,
+    )
+
+__all__ = [
+    "DEVNULL",
+    "PIPE",
+    "CommandNotFound",
+    "CommandNotRunnable",
+    "Container",
+    "ContainerFailed",
+    "Error",
+    "InvalidInput",
+    "KernelError",
+    "NameInUse",
+    "NotFound",
+    "OutOfMemory",
+    "Result",
+    "TimedOut",
+    "Unsupported",
+    "Usage",
+    "run",
+    "start",
+]
+
+
+def __getattr__(name: str) -> object:
+    # Loaded when first used: importing corten costs nothing by itself.
+    if name in _HOMES:
+        import importlib
+
+        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,6 +20,8 @@ from _socket import (
 from _socket import socket as Socket  # noqa: N812 - a class under its lower-case name
 from _socket import socketpair as _socketpair
 
+__all__ = ["MAX_MESSAGE", "Socket", "adopt", "pair", "receive", "send"]
+
 MAX_MESSAGE = 1 << 16
 _MAX_DESCRIPTORS = 32
 

@@ -1,0 +1,357 @@
+"""Containers from Python: `start` gives a handle, `run` waits for the end.
+
+Safe from any thread and from a process with a huge heap: the spawner does the cloning.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import select
+import threading
+import time
+
+from corten.engine import options as options_module
+from corten.engine.home import directory, sweep
+from corten.engine.options import RunOptions
+from corten.engine.prepare import Prepared, prepare
+from corten.engine.result import Result, error_of, result_of
+from corten.errors import Error, InvalidInput
+from corten.linux import pidfd, signals, sockets
+from corten.linux.cgroup import resources as limits
+from corten.linux.cgroup import usage
+from corten.linux.cgroup.group import Group
+from corten.linux.cgroup.resources import Cpu, Memory, Pids, Resources
+from corten.linux.cgroup.usage import Usage as GroupUsage
+from corten.records import from_wire
+from corten.runtime import spawner_client
+from corten.runtime.plan import Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+    from typing import BinaryIO, Self, Unpack
+
+    from corten.engine.keywords import RunKeywords
+
+PIPE = -1
+"""For `start`: give the container a pipe, whose other end is the handle's `stdin`, `stdout` or `stderr`."""
+DEVNULL = -3
+INHERIT = None
+
+_swept: set[str] = set()
+
+
+class Container:
+    """A running container. Leaving a `with` block kills it and waits for its end.
+
+    id: 12 hexadecimal digits; pid: of its first process, on the host; stdin, stdout, stderr: binary files for the
+    streams that were asked for as PIPE, None for the others.
+    """
+
+    def __init__(self, prepared: Prepared, stdio: tuple[int | None, int | None, int | None]) -> None:
+        self._prepared = prepared
+        self.id = prepared.id
+        self.pid = 0
+        self._pidfd = -1
+        self._result: Result | None = None
+        self._failure: Error | None = None
+        self._lock = threading.Lock()
+        ours: list[int | None] = []
+        theirs: list[int] = []
+        opened: list[int] = []
+        try:
+            for number, wish in enumerate(stdio):
+                mine, given = _stream(number, wish, opened)
+                ours.append(mine)
+                theirs.append(given)
+            self._reports = spawner_client.launch(prepared.plan, (theirs[0], theirs[1], theirs[2]))
+        except BaseException:
+            for fd in ours:
+                if fd is not None:
+                    os.close(fd)
+            raise
+        finally:
+            for fd in opened:
+                os.close(fd)
+        self.stdin: BinaryIO | None = None if ours[0] is None else os.fdopen(ours[0], "wb", 0)
+        self.stdout: BinaryIO | None = None if ours[1] is None else os.fdopen(ours[1], "rb", 0)
+        self.stderr: BinaryIO | None = None if ours[2] is None else os.fdopen(ours[2], "rb", 0)
+        try:
+            self._until(lambda: bool(self.pid) or self._over(), None)
+            if self._failure is not None:
+                raise self._failure
+        except BaseException:
+            self._close()
+            raise
+
+    # --- reports of the spawner
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable when there is news of the container, such as its end."""
+        return self._reports.fileno()
+
+    def _over(self) -> bool:
+        return self._result is not None or self._failure is not None
+
+    def _take_report(self) -> None:
+        data, descriptors = sockets.receive(self._reports, 1 << 17)
+        if not data:
+            if not self._over():
+                self._failure = Error("the spawner has ended, and the container with it")
+            return
+        kind, *words = marshal.loads(data)
+        if kind == "started":
+            self.pid, self._pidfd = words[0], descriptors[0]
+        elif kind == "failed":
+            self._failure = error_of(*words)
+        elif kind == "account":
+            account = from_wire(words[0])
+            try:
+                self._result = result_of(account, self._prepared.options, self._prepared.not_applied)
+            except Error as error:
+                self._failure = error
+
+    def _until(self, condition: Callable[[], bool], deadline: float | None) -> bool:
+        poll = select.poll()
+        poll.register(self._reports.fileno(), select.POLLIN)
+        with self._lock:
+            while not condition():
+                patience = None if deadline is None else max(0.0, (deadline - time.monotonic()) * 1000)
+                if not poll.poll(patience):
+                    return False
+                self._take_report()
+        return True
+
+    # --- what callers do
+
+    def wait(self, timeout: float | None = None) -> Result:
+        """Wait for the end, at most `timeout` seconds (then `TimeoutError`; the container goes on)."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not self._until(self._over, deadline):
+            raise TimeoutError(f"container {self.id} still runs after {timeout:g} s")
+        self._settle()
+        if self._result is None:
+            assert self._failure is not None
+            raise self._failure
+        return self._result
+
+    def _settle(self) -> None:
+        """The end of file of the reports says that everything the plan made has been undone."""
+        with self._lock:
+            while self._pidfd >= 0 and self._failure is None and self._result is None:
+                self._take_report()
+            if self._pidfd >= 0:
+                os.close(self._pidfd)
+                self._pidfd = -1
+            self._reports.close()
+
+    def running(self) -> bool:
+        """Whether it still runs, as far as has been reported until now."""
+        with self._lock:
+            if not self._over() and self._reports.fileno() >= 0:
+                poll = select.poll()
+                poll.register(self._reports.fileno(), select.POLLIN)
+                while not self._over() and poll.poll(0):
+                    self._take_report()
+            return not self._over()
+
+    def kill(self, signal: int | str = "KILL") -> None:
+        """Send a signal to the program (by way of its init). KILL ends every process of the container."""
+        number = signals.parse(str(signal))
+        if not self._over():
+            if number == signals.KILL and self._group and "pid" not in self._plan.namespaces:
+                self._group.kill()
+            pidfd.send_signal(self._pidfd, number)
+
+    @property
+    def _plan(self) -> Plan:
+        return self._prepared.plan
+
+    @property
+    def _group(self) -> Group | None:
+        return self._plan.group
+
+    def update(
+        self,
+        *,
+        memory: int | str | None = None,
+        cpus: float | str | None = None,
+        pids: int | str | None = None,
+        memory_reservation: int | str | None = None,
+    ) -> None:
+        """Change limits while it runs; each is read back. Values as for `run`; None leaves one as it is.
+
+        Unsupported: it has no control group, or the kernel cannot; KernelError: the kernel refused, for example a
+        memory limit below what is in use.
+        """
+        given = {"memory": memory, "cpus": cpus, "pids": pids, "memory_reservation": memory_reservation}
+        wanted = options_module.make("host", (), **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+        group = self._plan.group
+        if group is None:
+            raise Error(f"container {self.id} has no control group: start it with a limit")
+        period = 100_000
+        changes = Resources(
+            memory=None
+            if wanted.memory is None and wanted.memory_reservation is None
+            else Memory(limit=wanted.memory, reservation=wanted.memory_reservation),
+            cpu=None if wanted.cpus is None else Cpu(quota=int(wanted.cpus * period), period=period),
+            pids=None if wanted.pids is None else Pids(limit=wanted.pids),
+        )
+        for write in limits.writes(changes, group):
+            group.apply(write)
+
+    def stats(self) -> GroupUsage:
+        """What it uses now. Error: it has no control group, or has ended."""
+        if self._plan.group is None:
+            raise Error(f"container {self.id} has no control group: start it with a limit")
+        return usage.read(self._plan.group)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.kill()
+        try:
+            self.wait()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        for file in (self.stdin, self.stdout, self.stderr):
+            if file is not None:
+                file.close()
+        if self._reports.fileno() >= 0:
+            self._reports.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+def _stream(number: int, wish: int | None, opened: list[int]) -> tuple[int | None, int]:
+    """(our end, the container's end) of one standard stream; what must be closed after the launch is noted."""
+    if wish is None:
+        return None, number
+    if wish == DEVNULL:
+        fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        opened.append(fd)
+        return None, fd
+    if wish == PIPE:
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        mine, given = (writing, reading) if number == 0 else (reading, writing)
+        opened.append(given)
+        return mine, given
+    if wish < 0:
+        raise InvalidInput(f"{wish} is not a descriptor: use PIPE, DEVNULL, None or an open one")
+    return None, wish
+
+
+def start(
+    image: str = "",
+    argv: Sequence[str] = (),
+    *,
+    stdin: int | None = DEVNULL,
+    stdout: int | None = PIPE,
+    stderr: int | None = PIPE,
+    **options: Unpack[RunKeywords],
+) -> Container:
+    """Start a container and give a handle on it. Options as for `run`.
+
+    stdin, stdout, stderr: PIPE, DEVNULL, None for the caller's own, or a descriptor.
+    """
+    return start_with(options_module.make(image, argv, **options), (stdin, stdout, stderr))
+
+
+def start_with(options: RunOptions, stdio: tuple[int | None, int | None, int | None]) -> Container:
+    """Start a container from options that have been checked."""
+    if options.tty:
+        raise InvalidInput("tty: a terminal is for the command line; use pipes from Python")
+    home = directory()
+    if home not in _swept:  # once in a process: what others left behind does not grow meanwhile by our doing
+        _swept.add(home)
+        sweep(home)
+    return Container(prepare(options), stdio)
+
+
+def run(
+    image: str = "",
+    argv: Sequence[str] = (),
+    *,
+    input: str | bytes | None = None,  # noqa: A002 - the name that subprocess.run gives it
+    capture: bool = True,
+    text: bool = True,
+    check: bool = False,
+    **options: Unpack[RunKeywords],
+) -> Result:
+    """Run a program in a new container and wait for its end.
+
+    image: `host`, or a tar archive; with `rootfs=DIR` the directory's files instead (then no image).
+    argv: the program and its arguments. Limits: `memory` (bytes or `"512m"`), `cpus` (CPUs, fractions allowed),
+    `pids` (processes and threads), `timeout` (seconds); `env`, `mounts`, `volumes`, `user`, `workdir`, `read_only`, ...: all that
+    `corten run --help` lists, with underscores. input: for its standard input; capture: keep stdout and stderr (else
+    they are the caller's); text: as `str` (UTF-8, bad bytes replaced), else `bytes`; check: raise for a bad end.
+
+    Raises `InvalidInput` for options that make no sense, `Unsupported` for what this machine cannot do,
+    `CommandNotFound`, `CommandNotRunnable`, other `corten.Error`s if it could not be started; with `check`
+    `OutOfMemory`, `TimedOut` or `ContainerFailed`, whose `.result` has the rest.
+    """
+    prepared_options = options_module.make(image, argv, **options)
+    out = PIPE if capture else INHERIT
+    with start_with(prepared_options, (DEVNULL if input is None else PIPE, out, out)) as container:
+        data = input.encode() if isinstance(input, str) else input
+        written, complained = _communicate(container, data)
+        result = container.wait()
+    if capture:
+        if text:
+            result = result.replace(
+                stdout=written.decode(errors="replace"), stderr=complained.decode(errors="replace")
+            )
+        else:
+            result = result.replace(stdout=written, stderr=complained)
+    return result.check() if check else result
+
+
+def _communicate(container: Container, data: bytes | None) -> tuple[bytes, bytes]:
+    """Feed stdin and collect stdout and stderr until the container has ended and its pipes are empty."""
+    poll = select.poll()
+    collected: dict[int, list[bytes]] = {}
+    order = []
+    for file in (container.stdout, container.stderr):
+        if file is not None:
+            collected[file.fileno()] = []
+            order.append(file.fileno())
+            poll.register(file, select.POLLIN)
+    stdin = container.stdin
+    left = memoryview(data or b"")
+    if stdin is not None:
+        os.set_blocking(stdin.fileno(), False)
+        poll.register(stdin, select.POLLOUT)
+    waiting = set(collected)
+    while waiting or stdin is not None:
+        for fd, _ in poll.poll():
+            if stdin is not None and fd == stdin.fileno():
+                try:
+                    left = left[os.write(fd, left[:65536]) :] if left else left
+                except BrokenPipeError:
+                    left = left[:0]
+                if not left:
+                    poll.unregister(fd)
+                    stdin.close()
+                    stdin = None
+                continue
+            chunk = os.read(fd, 1 << 16)
+            if chunk:
+                collected[fd].append(chunk)
+            else:
+                poll.unregister(fd)
+                waiting.discard(fd)
+    joined = [b"".join(collected[fd]) for fd in order]
+    return (joined[0], joined[1]) if joined else (b"", b"")
+
+
+def plan_for(options: RunOptions) -> Plan:
+    """The plan of a container that is not started."""
+    return prepare(options).plan

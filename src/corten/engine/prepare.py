@@ -1,0 +1,150 @@
+"""Options made into a plan: root, spec, control group, filter are decided here, and nothing is started."""
+
+from __future__ import annotations
+
+import os
+
+from corten.engine import home, specs
+from corten.engine.options import RunOptions
+from corten.errors import InvalidInput, Unsupported
+from corten.images import sources
+from corten.images.sources import RootSource
+from corten.linux import seccomp
+from corten.linux.cgroup import group as groups
+from corten.linux.cgroup import layout as layouts
+from corten.linux.cgroup import resources as limits
+from corten.linux.cgroup.files import Write
+from corten.linux.cgroup.group import Group
+from corten.linux.cgroup.resources import Resources
+from corten.linux.clone import NAMESPACES
+from corten.records import Record
+from corten.runtime import seccomp_default
+from corten.runtime.compile import Filter, Overlay, Setting, compile_plan
+from corten.runtime.plan import Plan
+from corten.runtime.spec import Spec
+
+
+class Prepared(Record):
+    """A container that could be started now. not_applied: limits left out because of `best_effort`, a line each."""
+
+    id: str
+    plan: Plan
+    options: RunOptions
+    not_applied: tuple[str, ...] = ()
+
+
+def prepare(options: RunOptions) -> Prepared:
+    """Decide everything about a container. InvalidInput, NotFound, Unsupported: it cannot be made here.
+
+    Archives are unpacked and filters compiled if that has not been done before; nothing else is changed.
+    """
+    place = home.directory()
+    identity = os.urandom(6).hex()
+    source = _root_source(options, place)
+    spec = specs.to_spec(options, source, specs.host_facts(options), identity)
+    layout = layouts.detect()
+    group, writes, not_applied = _limits(options, spec, layout, f"corten-{identity}")
+    directory = f"{place}/containers/{identity}"
+    setting = Setting(
+        directory=directory,
+        record=home.record_lines(options.name, group),
+        name_file=f"{place}/names/{options.name}" if options.name else "",
+        overlay=_overlay(options, source, directory),
+        group=group,
+        writes=writes,
+        layout=layout,
+        filter=_filter(spec, options, f"{place}/filters"),
+        privileged=os.geteuid() == 0,
+        init=options.init,
+        timeout=options.timeout,
+        files=specs.files(options, spec),
+    )
+    return Prepared(identity, compile_plan(spec, setting), options, not_applied)
+
+
+def _root_source(options: RunOptions, place: str) -> RootSource:
+    if options.rootfs is not None:
+        return RootSource(lowers=(sources.directory(options.rootfs),))
+    return sources.resolve(options.image, home=place)
+
+
+def _overlay(options: RunOptions, source: RootSource, directory: str) -> Overlay | None:
+    """The overlay to make, None to write straight into a --rootfs directory."""
+    writable = options.writable or ("direct" if options.rootfs is not None else "throwaway")
+    if writable == "direct":
+        if options.rootfs is None:
+            raise InvalidInput("--writable direct: an image is never written to; it needs --rootfs")
+        return None
+    if writable == "throwaway":
+        return Overlay(source.lowers, directory)
+    if writable == "tmpfs":
+        return Overlay(source.lowers, "")
+    return Overlay(source.lowers, writable)
+
+
+def _limits(
+    options: RunOptions, spec: Spec, layout: layouts.Layout, name: str
+) -> tuple[Group | None, tuple[Write, ...], tuple[str, ...]]:
+    """The group, what is written to it, and which limits had to be left out."""
+    resources = (spec.linux.resources if spec.linux else None) or Resources()
+    privileged = os.geteuid() == 0
+    # Without root no device node can be made inside, so a list of allowed ones would add nothing.
+    resources = resources if privileged else resources.replace(devices=())
+    asked = limits.needs(resources)
+    not_applied: list[str] = []
+    try:
+        group = groups.place(layout, name, options.cgroup_parent, asked)
+    except Unsupported as refusal:
+        if not options.best_effort and asked:
+            raise
+        possible = frozenset(c for c in asked if _possible(layout, name, options.cgroup_parent, c))
+        not_applied += [f"not applied: {c} limits: {refusal}" for c in sorted(asked - possible)]
+        resources = _without(resources, asked - possible)
+        group = groups.place(layout, name, options.cgroup_parent, possible)
+    if not group.dirs:
+        return None, (), tuple(not_applied)
+    return group, limits.writes(resources, group), tuple(not_applied)
+
+
+def _possible(layout: layouts.Layout, name: str, parent: str | None, controller: str) -> bool:
+    try:
+        return bool(groups.place(layout, name, parent, frozenset((controller,))).dirs)
+    except Unsupported:
+        return False
+
+
+def _filter(spec: Spec, options: RunOptions, cache: str) -> Filter | None:
+    if options.seccomp == "unconfined":
+        return None
+    if options.seccomp == "default":
+        process = spec.process
+        held = process.capabilities.bounding if process and process.capabilities else tuple(NAMESPACES)
+        profile, key = None, seccomp_default.cache_key(held)
+        program = seccomp.cached(lambda: seccomp_default.default_profile(held), cache, key=key)
+        return Filter(program, (), "default", for_init=True)
+    profile = seccomp.read_profile(options.seccomp)
+    program = seccomp.cached(lambda: profile, cache)
+    return Filter(program, profile.flags, options.seccomp, for_init=False)
+
+
+# The part of linux.resources that a controller serves.
+_PARTS = {
+    "memory": "memory",
+    "cpu": "cpu",
+    "cpuset": "cpu",
+    "pids": "pids",
+    "io": "block_io",
+    "blkio": "block_io",
+    "hugetlb": "hugepage_limits",
+    "net_cls": "network",
+    "net_prio": "network",
+    "rdma": "rdma",
+    "devices": "devices",
+}
+
+
+def _without(resources: Resources, controllers: frozenset[str]) -> Resources:
+    """The resources that are left when some controllers cannot be had."""
+    empty = Resources()
+    parts = {_PARTS[controller] for controller in controllers if controller in _PARTS}
+    return resources.replace(**{part: getattr(empty, part) for part in parts})

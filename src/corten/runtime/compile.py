@@ -1,0 +1,292 @@
+"""An OCI spec made into a plan. Pure: nothing is opened, read or done here.
+
+The order of the inside steps is the point of this module; each comment says why a step stands where it does.
+"""
+
+from __future__ import annotations
+
+from corten.errors import InvalidInput
+from corten.linux import mount_options, mounts
+from corten.linux.cgroup.files import Write
+from corten.linux.cgroup.group import Group
+from corten.linux.cgroup.layout import Layout
+from corten.linux.idmap import IdMapping, to_host
+from corten.linux.mount_options import MountOptions
+from corten.records import Record
+from corten.runtime import defaults
+from corten.runtime.plan import Plan, Program
+from corten.runtime.spec import Linux, Process, Spec
+from corten.runtime.spec import Mount as MountSpec
+from corten.runtime.step import Step
+from corten.runtime.steps import cover, groups, identity, layer, namespaces, nodes, root
+from corten.runtime.steps import mounts as mounting
+
+_PROPAGATION = {
+    "private": mounts.PRIVATE,
+    "slave": mounts.SLAVE,
+    "shared": mounts.SHARED,
+    "unbindable": mounts.UNBINDABLE,
+}
+DEFAULT_SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Overlay(Record):
+    """A root made of layers. layer: directory with upper and work, made if missing; "" for one in memory."""
+
+    lowers: tuple[str, ...]
+    layer: str
+    size: int = 0
+
+
+class Filter(Record):
+    """A compiled system call filter. for_init: it allows what an init does, so pid 1 may load it too."""
+
+    program: bytes
+    flags: tuple[str, ...]
+    name: str
+    for_init: bool
+
+
+class Setting(Record):
+    """What the spec does not say about where and how the container is made.
+
+    directory: the container's own on the host; name_file: claimed for its name, "" without one; overlay: the root,
+    None for the spec's `root.path` itself; group and writes: the control group and its limits; layout: of this
+    machine; privileged: whether the launcher is root; files: (path, content) written into the root; timeout: seconds.
+    """
+
+    directory: str
+    record: tuple[str, ...] = ()
+    name_file: str = ""
+    overlay: Overlay | None = None
+    group: Group | None = None
+    writes: tuple[Write, ...] = ()
+    layout: Layout | None = None
+    filter: Filter | None = None
+    privileged: bool = True
+    init: bool = True
+    timeout: float | None = None
+    keep_fds: int = 0
+    files: tuple[tuple[str, str], ...] = ()
+
+
+def compile_plan(spec: Spec, setting: Setting) -> Plan:
+    """The plan for a spec. InvalidInput for what contradicts itself or cannot be planned."""
+    process, linux = spec.process, spec.linux
+    if process is None or not process.args:
+        raise InvalidInput("process.args: missing: there is nothing to run")
+    if linux is None:
+        raise InvalidInput("linux: missing")
+    new = tuple(space.type for space in linux.namespaces if not space.path)
+    joined = tuple((space.type, space.path) for space in linux.namespaces if space.path)
+    in_userns = "user" in new or any(kind == "user" for kind, _ in joined)
+    if "mount" not in new:
+        raise InvalidInput("linux.namespaces: a mount namespace of its own is needed to change the root")
+    inside = (
+        *_enter(process, linux, setting, new, joined),
+        *_fill_root(spec, process, linux, setting, in_userns),
+        *_name_and_tune(spec, linux, new),
+        *_finish_root(spec, linux),
+        root.WorkingDirectory(process.cwd),
+    )
+    rights, payload = _give_up_rights(process, linux, setting)
+    search = next((entry[5:] for entry in process.env if entry.startswith("PATH=")), DEFAULT_SEARCH)
+    return Plan(
+        host=tuple(_prepare(linux, setting, new, joined)),
+        namespaces=new,
+        uid_maps=linux.uid_mappings,
+        gid_maps=linux.gid_mappings,
+        inside=(*inside, *rights),
+        payload=payload,
+        program=Program(process.args, process.env, search),
+        undo=tuple(_undo(setting)),
+        init=setting.init,
+        timeout=setting.timeout,
+        group=setting.group,
+        keep_fds=setting.keep_fds,
+    )
+
+
+def _prepare(linux: Linux, setting: Setting, new: tuple[str, ...], joined: tuple[tuple[str, str], ...]) -> list[Step]:
+    steps: list[Step] = []
+    if setting.name_file:
+        what = "the name " + setting.name_file.rpartition("/")[2]
+        steps.append(layer.Claim(setting.name_file, what, directory=False))
+    steps.append(layer.Claim(setting.directory, "the container id"))
+    if setting.record:
+        # Before anything that a sweeper would have to find.
+        steps.append(layer.WriteRecord(f"{setting.directory}/record", setting.record))
+    steps += [namespaces.OpenNamespace(kind, path) for kind, path in joined]
+    if setting.overlay and setting.overlay.layer:
+        owner = [to_host(0, maps) or 0 if "user" in new and setting.privileged else 0
+                 for maps in (linux.uid_mappings, linux.gid_mappings)]  # fmt: skip
+        steps.append(layer.MakeLayer(setting.overlay.layer, *owner))
+    if setting.group:
+        steps.append(groups.MakeGroup(setting.group))
+        steps += [groups.WriteLimit(setting.group, write) for write in setting.writes]
+        if linux.resources and linux.resources.devices:
+            steps.append(groups.LimitDevices(setting.group, linux.resources))
+    return steps
+
+
+def _undo(setting: Setting) -> list[Step]:
+    steps: list[Step] = []
+    if setting.group:
+        steps.append(groups.RemoveGroup(setting.group))
+    steps.append(layer.RemoveTree(setting.directory))
+    if setting.name_file:
+        steps.append(layer.Unclaim(setting.name_file))
+    return steps
+
+
+def _enter(
+    process: Process, linux: Linux, setting: Setting, new: tuple[str, ...], joined: tuple[tuple[str, str], ...]
+) -> list[Step]:
+    """From the host's world into the new one."""
+    steps: list[Step] = []
+    if setting.group:
+        # With the launcher's rights, and before the cgroup namespace, whose root is the group joined here.
+        steps.append(groups.JoinGroup(setting.group))
+    if process.oom_score_adj is not None:
+        steps.append(identity.OomScore(process.oom_score_adj))
+    steps += [identity.LimitResource(limit.type, limit.soft, limit.hard) for limit in process.rlimits]
+    if "time" in new:
+        offsets = tuple((clock, offset.secs, offset.nanosecs) for clock, offset in linux.time_offsets.items())
+        steps.append(namespaces.TimeOffsets(offsets))
+    # After the steps that write to /proc/self, before others can see this process.
+    steps.append(identity.Shield())
+    steps += [namespaces.JoinNamespace(kind, path) for kind, path in joined if kind != "pid"]
+    if "user" in new:
+        steps.append(identity.BecomeMappedRoot(_first(linux.uid_mappings), _first(linux.gid_mappings)))
+    elif any(kind == "user" for kind, _ in joined):
+        steps.append(identity.BecomeMappedRoot(0, 0))
+    if "cgroup" in new:
+        steps.append(namespaces.NewCgroupNamespace())
+    steps += [identity.NewKeyring("corten"), identity.NewSession()]
+    return steps
+
+
+def _first(maps: tuple[IdMapping, ...]) -> int:
+    return 0 if to_host(0, maps) is not None else maps[0].container_id
+
+
+def _fill_root(spec: Spec, process: Process, linux: Linux, setting: Setting, in_userns: bool) -> list[Step]:
+    """Make the root and everything in it, while the host's files can still be reached as sources."""
+    propagation = _PROPAGATION.get(linux.rootfs_propagation.removeprefix("r"), mounts.SLAVE)
+    # A shared root would send our mounts to the host: as in runc, what is asked for is set once we are inside.
+    steps: list[Step] = [root.Isolate(mounts.PRIVATE if propagation == mounts.PRIVATE else mounts.SLAVE)]
+    if setting.overlay:
+        overlay = setting.overlay
+        steps.append(root.MountOverlay(overlay.lowers, overlay.layer, setting.directory, overlay.size))
+    elif spec.root is not None:
+        steps.append(root.MountRoot(spec.root.path))
+    else:
+        raise InvalidInput("root: missing")
+    for mount in spec.mounts:
+        steps += _mount(mount, setting, linux, in_userns)
+    steps += _devices(linux, in_userns)
+    steps += [nodes.WriteFile(path, content) for path, content in setting.files]
+    if process.terminal:
+        size = process.console_size
+        height, width = (size.height, size.width) if size else (0, 0)
+        steps.append(identity.OpenTerminal(process.user.uid, height, width))
+    steps += [cover.MakeReadOnly(path) for path in linux.readonly_paths]
+    steps += [cover.Hide(path) for path in linux.masked_paths]
+    return steps
+
+
+def _mount(mount: MountSpec, setting: Setting, linux: Linux, in_userns: bool) -> list[Step]:
+    options = mount_options.parse(mount.options)
+    kind = mount.type or "bind"
+    if kind == "bind" and not options.bind:
+        options = options.replace(bind=True, recursive=True)
+    if kind == "cgroup" and not options.bind:
+        return [_cgroup_mount(mount.destination, options, setting.layout)]
+    steps: list[Step] = []
+    if options.bind:
+        mount_options.check_bind(options.data, mount.destination)
+        uid_maps, gid_maps = mount.uid_mappings, mount.gid_mappings
+        if options.idmap and not uid_maps:
+            uid_maps, gid_maps = linux.uid_mappings, linux.gid_mappings
+            if not uid_maps:
+                raise InvalidInput(f"mount {mount.destination}: idmap needs a user namespace or mappings of its own")
+        # Root's launcher opens sources with root's rights: the child, in another user namespace, has none on the host.
+        if uid_maps or (in_userns and setting.privileged):
+            below = options.idmap_below
+            steps.append(mounting.OpenTree(mount.source, options.recursive, uid_maps, gid_maps, below))
+    steps.append(mounting.Mount(kind, mount.source, mount.destination, options))
+    return steps
+
+
+def _cgroup_mount(destination: str, options: MountOptions, layout: Layout | None) -> Step:
+    hierarchies = layout.hierarchies if layout else ()
+    plain = options.replace(data=())
+    if not hierarchies:
+        raise InvalidInput(f"mount {destination}: this machine has no control groups mounted")
+    if layout and layout.kind == "v2":
+        return mounting.Mount("cgroup2", "cgroup", destination, plain)
+    shown = []
+    for hierarchy in hierarchies:
+        if hierarchy.version == 2:
+            shown.append(("unified", ""))
+        else:
+            data = ",".join(hierarchy.controllers)
+            shown.append((data.removeprefix("name="), data))
+    return mounting.CgroupMounts(destination, tuple(shown), plain)
+
+
+def _devices(linux: Linux, in_userns: bool) -> list[Step]:
+    steps: list[Step] = []
+    for device in (*defaults.DEVICES, *linux.devices):
+        if in_userns:
+            steps.append(nodes.BindDevice(device.path, device.path))
+        else:
+            mode = 0o666 if device.file_mode is None else device.file_mode & 0o7777
+            steps.append(
+                nodes.MakeDevice(
+                    device.path, device.type, device.major or 0, device.minor or 0, mode, device.uid or 0, device.gid or 0
+                )
+            )
+    steps += [nodes.MakeLink(path, to) for path, to in defaults.LINKS]
+    return steps
+
+
+def _name_and_tune(spec: Spec, linux: Linux, new: tuple[str, ...]) -> list[Step]:
+    """Names and parameters of the new namespaces; before the pivot, for /proc/sys is still the host's mount."""
+    steps: list[Step] = []
+    if spec.hostname or spec.domainname:
+        steps.append(identity.SetHostname(spec.hostname, spec.domainname))
+    if "network" in new:
+        steps.append(identity.RaiseLoopback())
+    steps += [identity.Sysctl(key.replace(".", "/"), value) for key, value in linux.sysctl.items()]
+    return steps
+
+
+def _finish_root(spec: Spec, linux: Linux) -> list[Step]:
+    steps: list[Step] = [root.FreezeRoot()] if spec.root and spec.root.readonly else []
+    steps.append(root.Pivot())
+    if linux.rootfs_propagation:
+        steps.append(root.Propagate(_PROPAGATION[linux.rootfs_propagation.removeprefix("r")]))
+    return steps
+
+
+def _give_up_rights(
+    process: Process, linux: Linux, setting: Setting
+) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """The last steps of the child, and those that only the program's own process takes."""
+    user = process.user
+    # One mapped group only: setgroups was denied when the map was written, so there is nothing to set.
+    may_set_groups = not linux.gid_mappings or setting.privileged or len(linux.gid_mappings) > 1
+    if not may_set_groups and user.additional_gids:
+        raise InvalidInput("process.user.additionalGids: this user namespace has one group only")
+    extra = user.additional_gids if may_set_groups else None
+    become = identity.BecomeUser(user.uid, user.gid, extra, user.umask, process.capabilities)
+    load: tuple[Step, ...] = ()
+    if setting.filter:
+        load = (identity.LoadFilter(setting.filter.program, setting.filter.flags, setting.filter.name),)
+    if not process.no_new_privileges:
+        # Without no_new_privs loading needs CAP_SYS_ADMIN, which the next step may take away.
+        return (*load, become), ()
+    if setting.filter and setting.init and not setting.filter.for_init:
+        return (become, identity.NoNewPrivileges()), load
+    return (become, identity.NoNewPrivileges(), *load), ()

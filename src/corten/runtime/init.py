@@ -1,0 +1,214 @@
+"""The child of the clone: performs the plan's inside steps, then becomes pid 1 or the program itself.
+
+Rule 1: nothing is imported after the pivot: the host's files are gone. All modules that steps use are loaded before.
+Rule 2: every way out is a message on the channel, or the channel's end.
+Rule 3: as pid 1 it only reaps, forwards and reports. It has the container's rights, no more; it cannot be traced.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+
+from corten import errors
+from corten.linux import process, signals, sockets
+from corten.linux.signals import Mask
+from corten.runtime import channel
+from corten.runtime.plan import Plan, Program
+from corten.runtime.step import Stage, perform
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+_NOT_FOUND = (errno.ENOENT, errno.ENOTDIR)
+_WAIT_ANY = os.WEXITED | os.WNOHANG | os.WNOWAIT
+# Stops of a background job are between the terminal and the program; the init is not asked.
+_NOT_FORWARDED = (signals.CHLD, signals.TTIN, signals.TTOU)
+
+
+def run_child(plan: Plan, stage: Stage, stdio: tuple[int, int, int], mask: Mask) -> NoReturn:
+    """Everything that the child does. mask: the signals that were blocked before, for the program."""
+    assert stage.channel is not None
+    sock = stage.channel
+    status = errors.Error.exit_code
+    try:
+        process.set_name("corten:setup")
+        process.die_with_parent(signals.KILL)
+        if not sock.recv(1):  # the launcher has ended, or given up
+            os._exit(status)
+        _take_stdio(stdio)
+        perform(plan.inside, stage)
+        process.die_with_parent(signals.KILL)  # the change of user has cleared it
+        kept = tuple(range(3, 3 + plan.keep_fds))
+        if plan.init:
+            process.close_all_but((*kept, sock.fileno()))
+            status = _be_init(plan, stage, sock, mask)
+        else:
+            process.close_on_exec_from(3 + plan.keep_fds)
+            _say(sock, channel.Started(os.getpid()))
+            perform(plan.payload, stage)
+            signals.reset_ignored()
+            signals.restore(mask)
+            _exec(plan.program)
+    except errors.Error as error:
+        _say(sock, channel.Failed(type(error).__name__, getattr(error, "errno", 0), str(error)))
+        status = error.exit_code
+    except BaseException as error:  # noqa: BLE001 - a copy of the launcher must never run on as the launcher
+        _say(sock, channel.Failed("Error", 0, f"{type(error).__name__} while setting up: {error}"))
+    os._exit(status)
+
+
+def _say(sock: sockets.Socket, message: channel.Failed | channel.Started | channel.Ended) -> None:
+    try:
+        sock.send(channel.encode(message))
+    except OSError:
+        pass  # the launcher is gone, and so shall we be
+
+
+def _take_stdio(stdio: tuple[int, int, int]) -> None:
+    if stdio == (0, 1, 2):
+        return
+    copies = [os.dup(fd) for fd in stdio]
+    for number, fd in enumerate(copies):
+        os.dup2(fd, number)
+        os.close(fd)
+
+
+def _environment(program: Program) -> dict[str, str]:
+    return dict(entry.partition("=")[::2] for entry in program.env)
+
+
+def find_program(program: Program) -> str:
+    """The path of the program inside: its name if that has a slash, else the first match on the search path.
+
+    CommandNotFound or CommandNotRunnable if there is none that could be executed.
+    """
+    name = program.args[0]
+    if not name:
+        raise errors.CommandNotFound("the command is empty")
+    places = [name] if "/" in name else [f"{place or '.'}/{name}" for place in program.search.split(":")]
+    found = ""
+    for path in places:
+        try:
+            os.stat(path)
+        except OSError:
+            continue
+        if os.path.isfile(path) and os.access(path, os.X_OK, effective_ids=True):
+            return path
+        found = found or path
+    if found:
+        why = "it is a directory" if os.path.isdir(found) else "permission denied"
+        raise errors.CommandNotRunnable(f"{found}: cannot be executed: {why}")
+    where = "" if "/" in name else f" on the search path {program.search}"
+    raise errors.CommandNotFound(f"{name}: not found in the container{where}")
+
+
+def _refused(path: str, error: OSError) -> errors.Error:
+    if error.errno in _NOT_FOUND:
+        # The file is there, so what is missing is the interpreter that it names.
+        return errors.CommandNotFound(f"{path}: its interpreter or loader is not in the container")
+    return errors.CommandNotRunnable(f"{path}: cannot be executed: {errors.errno_words(error.errno or 0)}")
+
+
+def _exec(program: Program) -> None:
+    path = find_program(program)
+    try:
+        os.execve(path, program.args, _environment(program))
+    except OSError as error:
+        raise _refused(path, error) from None
+
+
+def _start(plan: Plan, stage: Stage, mask: Mask) -> int:
+    """Start the program as a child of this init; its pid."""
+    program = plan.program
+    path = find_program(program)
+    if plan.payload:
+        # Steps that the init must not take itself (a filter that does not allow an init): a child takes them.
+        pid = os.fork()
+        if pid == 0:
+            perform(plan.payload, stage)
+            signals.reset_ignored()
+            signals.restore(mask)
+            _exec(program)
+        return pid
+    blocked = [number for number in range(1, 65) if mask.bits >> (number - 1) & 1]
+    try:
+        return os.posix_spawn(
+            path, program.args, _environment(program), setsigmask=blocked, setsigdef=[signals.PIPE, signals.XFSZ]
+        )
+    except OSError as error:
+        raise _refused(path, error) from None
+
+
+def _be_init(plan: Plan, stage: Stage, sock: sockets.Socket, mask: Mask) -> int:
+    """Start the program, serve it to its end; the exit status to end with."""
+    fd = signals.descriptor()
+    if os.getpid() != 1:
+        process.adopt_orphans()
+    pid = _start(plan, stage, mask)
+    process.set_name("corten:init")
+    for number in range(3):
+        # So that the end of the program is the end of its streams; a terminal stays open for who opens it again.
+        if not os.isatty(number):
+            os.close(number)
+    _say(sock, channel.Started(pid))
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    while True:
+        poll.poll()
+        for signal in signals.pending(fd):
+            # Ctrl-C on the container's own terminal has reached the program already.
+            if signal.number not in _NOT_FORWARDED and not signal.from_terminal:
+                try:
+                    os.kill(pid, signal.number)
+                except ProcessLookupError:
+                    pass
+        ended = _reap(pid)
+        if ended is not None:
+            _say(sock, ended)
+            if os.getpid() != 1:
+                _end_descendants()
+            status = os.waitstatus_to_exitcode(ended.status)
+            return status if status >= 0 else 128 - status
+
+
+def _reap(program: int) -> channel.Ended | None:
+    """Collect every child that has ended; the program's own end, if it is among them."""
+    ended = None
+    while True:
+        try:
+            waiting = os.waitid(os.P_ALL, 0, _WAIT_ANY)
+        except ChildProcessError:
+            return ended
+        if waiting is None:
+            return ended
+        pid = waiting.si_pid
+        name = _name_of(pid) if pid == program else ""
+        status = os.waitpid(pid, 0)[1]
+        if pid == program:
+            ended = channel.Ended(pid, status, name)
+
+
+def _name_of(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _end_descendants() -> None:
+    """Kill and reap what is left, where no PID namespace does it."""
+    while True:
+        try:
+            with open(f"/proc/self/task/{os.getpid()}/children") as file:
+                children = [int(word) for word in file.read().split()]
+        except OSError:
+            return
+        if not children:
+            return
+        for child in children:
+            os.kill(child, signals.KILL)
+            os.waitpid(child, 0)

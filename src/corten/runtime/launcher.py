@@ -1,0 +1,176 @@
+"""The launcher: runs a plan's host steps, clones, watches the child to its end, settles the account, undoes.
+
+Rule 1: it lives in a process with one thread: the spawner of a library, or the command line itself.
+Rule 2: nothing here waits: `Launch` is driven by whoever polls its descriptors, so one launcher serves many.
+Rule 3: once host steps have begun, the undo steps run, whatever happens.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+
+from corten.errors import Error, KernelError
+from corten.linux import clone, kmsg, pidfd, signals, sockets
+from corten.linux.cgroup import events, pressure, usage
+from corten.linux.cgroup.group import Group
+from corten.linux.idmap import write_maps
+from corten.runtime import channel
+from corten.runtime.account import Account, Victim
+from corten.runtime.init import run_child
+from corten.runtime.plan import Plan, clone_flags
+from corten.runtime.step import Stage, perform
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Launch:
+    """One container from its launcher's side.
+
+    pid, pidfd: of its first process; channel: from where its messages come; deadline: on time.monotonic, or None.
+    on_message is called with (message, descriptors) for Started, Failed and Terminal.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        stdio: tuple[int, int, int],
+        on_message: Callable[[channel.Started | channel.Failed | channel.Terminal, tuple[int, ...]], None],
+    ) -> None:
+        self.plan = plan
+        self._tell = on_message
+        self._failed: channel.Failed | None = None
+        self._ended: channel.Ended | None = None
+        self._timed_out = False
+        self._started = False
+        self._stage = Stage()
+        self._began = time.monotonic()
+        self.deadline = None if plan.timeout is None else self._began + plan.timeout
+        try:
+            perform(plan.host, self._stage)
+            self._clone(stdio)
+        except BaseException:
+            self._undo()
+            raise
+
+    def _clone(self, stdio: tuple[int, int, int]) -> None:
+        plan, stage = self.plan, self._stage
+        self.channel, stage.channel = sockets.pair()
+        cgroup_fd = plan.group.open_v2() if plan.group else None
+        mask = signals.block_all()
+        gc.disable()  # a collection in the child would copy pages, and could run finalizers of the launcher
+        try:
+            made = clone.clone3(clone_flags(plan), cgroup_fd)
+            if made.pid == 0:
+                run_child(plan, stage, stdio, mask)
+        except OSError as error:
+            raise KernelError("clone with new namespaces " + " ".join(plan.namespaces), error.errno or 0) from None
+        finally:
+            gc.enable()
+            signals.restore(mask)
+            stage.channel.close()
+            stage.close()
+            if cgroup_fd is not None:
+                os.close(cgroup_fd)
+        self.pid, self.pidfd = made.pid, made.pidfd
+        try:
+            if "user" in plan.namespaces:
+                may_set_groups = os.geteuid() == 0 or len(plan.gid_maps) > 1
+                write_maps(self.pid, plan.uid_maps, plan.gid_maps, setgroups_deny=not may_set_groups)
+            self.channel.send(b"g")
+        except BaseException:
+            self.kill()
+            os.waitpid(self.pid, 0)
+            self._close()
+            raise
+
+    def read_channel(self) -> bool:
+        """Take one message from the child; False at the end of file."""
+        data, descriptors = sockets.receive(self.channel)
+        if not data:
+            return False
+        message = channel.decode(data)
+        if isinstance(message, channel.Ended):
+            self._ended = message
+        elif isinstance(message, channel.Failed):
+            self._failed = message
+            self._tell(message, descriptors)
+        elif isinstance(message, (channel.Started, channel.Terminal)):
+            self._started = self._started or isinstance(message, channel.Started)
+            self._tell(message, descriptors)
+        return True
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to the first process (which forwards it, if it is an init); False if it has ended."""
+        return pidfd.send_signal(self.pidfd, number)
+
+    def kill(self) -> None:
+        """End every process of the container."""
+        pidfd.send_signal(self.pidfd, signals.KILL)
+        if self.plan.group and "pid" not in self.plan.namespaces:
+            self.plan.group.kill()
+
+    def expire(self) -> None:
+        """The deadline has passed: end everything and note why."""
+        self._timed_out = True
+        self.deadline = None
+        self.kill()
+
+    def settle(self) -> Account:
+        """The first process has ended (its pidfd is readable): reap it, read the account, undo."""
+        _, init_status, spent = os.wait4(self.pid, 0)
+        self.channel.setblocking(False)
+        try:
+            while self.read_channel():
+                pass
+        except OSError:
+            pass  # nothing more to read; a grandchild may keep the channel's other end open for a moment
+        seconds = time.monotonic() - self._began
+        group = self.plan.group
+        status = self._ended.status if self._ended else None
+        if status is None and not self.plan.init and self._failed is None:
+            status = init_status
+        try:
+            oom = events.oom(group) if group else None
+            account = Account(
+                failed=self._failed,
+                started=self._started,
+                status=status,
+                init_status=init_status,
+                program_pid=self._ended.pid if self._ended else 0,
+                program_name=self._ended.name if self._ended else "",
+                timed_out=self._timed_out,
+                seconds=seconds,
+                cpu_seconds=spent.ru_utime + spent.ru_stime,
+                usage=usage.read(group) if group else None,
+                oom=oom,
+                pids_refused=events.hits(group).pids if group else None,
+                pressure=pressure.read(group) if group else None,
+                victims=_victims(group) if group and oom and oom.oom_kill else (),
+            )
+        finally:
+            self._close()
+            self._undo()
+        return account
+
+    def _close(self) -> None:
+        self.channel.close()
+        os.close(self.pidfd)
+
+    def _undo(self) -> None:
+        self._stage.close()
+        for step in self.plan.undo:
+            try:
+                step.run(self._stage)
+            except (OSError, Error) as error:
+                # The next command sweeps what is left; the container's own end is worth more than this error.
+                os.write(2, f"corten: {step.describe()}: {error}\n".encode())
+        self._stage.release()
+
+
+def _victims(group: Group) -> tuple[Victim, ...]:
+    name = os.path.basename(group.dirs[0].path)
+    return tuple(Victim(*found) for found in kmsg.victims(name))

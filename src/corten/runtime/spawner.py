@@ -1,0 +1,158 @@
+"""The spawner: a small process with one thread that launches containers for a library in a big, threaded one.
+
+It is started once by the process that uses the library and ends with it: at the end of file on its socket, or when
+its parent has ended, it kills its containers, reaps them, undoes what their plans made, and exits. So nothing is left
+behind even by `kill -9` of the library's process.
+
+A request is one message on the control socket: a plan (marshal, from our own program) and the descriptors of the
+container's standard streams and of a socket for its reports. Reports are marshalled tuples, see `_Report`:
+    ("started", pid, pid inside) with a pidfd, ("failed", kind, errno, text), ("terminal", path) with the master end,
+    ("account", wire form of an Account); then the socket is closed.
+"""
+
+from __future__ import annotations
+
+import gc
+import marshal
+import os
+import select
+import time
+
+from corten import errors
+from corten.linux import pidfd, process, sockets
+from corten.records import Record, from_wire, to_wire
+from corten.runtime import channel
+from corten.runtime.launcher import Launch
+from corten.runtime.plan import Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+# A plan that does not fit into one message comes in a file of its own.
+INLINE = 60000
+
+
+class _Client:
+    """The reports of one container to the library."""
+
+    def __init__(self, sock: sockets.Socket) -> None:
+        self.sock = sock
+
+    def report(self, *words: Any, descriptors: tuple[int, ...] = ()) -> None:
+        try:
+            sockets.send(self.sock, marshal.dumps(words), descriptors)
+        except OSError:
+            pass  # nobody listens any more; the container goes on until its process or ours ends
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+class Spawner:
+    """The loop: requests in, containers out, each step driven by a descriptor that became ready."""
+
+    def __init__(self, control: sockets.Socket, parent: int) -> None:
+        self.control = control
+        self.poll = select.poll()
+        self.handlers: dict[int, Callable[[], None]] = {}
+        self.launches: dict[int, Launch] = {}
+        self.watch(control.fileno(), self.on_request)
+        self.watch(parent, self.on_parent_end)
+        self.live = True
+
+    def watch(self, fd: int, handler: Callable[[], None]) -> None:
+        self.handlers[fd] = handler
+        self.poll.register(fd, select.POLLIN)
+
+    def forget(self, fd: int) -> None:
+        if self.handlers.pop(fd, None):
+            self.poll.unregister(fd)
+
+    def run(self) -> None:
+        """Serve until the library's process has gone and its containers with it."""
+        while self.live or self.launches:
+            for fd, _ in self.poll.poll(self.patience()):
+                handler = self.handlers.get(fd)
+                if handler:
+                    handler()
+            now = time.monotonic()
+            for launch in list(self.launches.values()):
+                if launch.deadline is not None and launch.deadline <= now:
+                    launch.expire()
+
+    def patience(self) -> int | None:
+        deadlines = [launch.deadline for launch in self.launches.values() if launch.deadline is not None]
+        return max(0, int((min(deadlines) - time.monotonic()) * 1000) + 1) if deadlines else None
+
+    def on_parent_end(self) -> None:
+        self.live = False
+        for fd in [fd for fd, handler in self.handlers.items() if handler in (self.on_request, self.on_parent_end)]:
+            self.forget(fd)
+        for launch in self.launches.values():
+            launch.kill()
+
+    def on_request(self) -> None:
+        data, descriptors = sockets.receive(self.control, 1 << 18)
+        if not data:
+            self.on_parent_end()
+            return
+        *stdio, reports = descriptors[:4]
+        client = _Client(sockets.Socket(fileno=reports))
+        try:
+            if len(descriptors) > 4:
+                with os.fdopen(descriptors[4], "rb") as file:
+                    data = file.read()
+            plan: Plan = from_wire(marshal.loads(data))
+            self.launch(plan, (stdio[0], stdio[1], stdio[2]), client)
+        except errors.Error as error:
+            client.report("failed", type(error).__name__, getattr(error, "errno", 0), str(error))
+            client.close()
+        except OSError as error:
+            client.report("failed", "Error", error.errno or 0, f"cannot launch: {error}")
+            client.close()
+        finally:
+            for fd in stdio:
+                os.close(fd)
+
+    def launch(self, plan: Plan, stdio: tuple[int, int, int], client: _Client) -> None:
+        made: list[Launch] = []
+
+        def on_message(message: Record, descriptors: tuple[int, ...]) -> None:
+            if isinstance(message, channel.Started):
+                client.report("started", made[0].pid, message.pid, descriptors=(made[0].pidfd,))
+            elif isinstance(message, channel.Failed):
+                client.report("failed", message.kind, message.errno, message.text)
+            elif isinstance(message, channel.Terminal):
+                client.report("terminal", message.path, descriptors=descriptors)
+            for fd in descriptors:
+                os.close(fd)
+
+        def on_channel() -> None:
+            if not launch.read_channel():
+                self.forget(launch.channel.fileno())
+
+        def on_end() -> None:
+            self.forget(launch.channel.fileno())
+            self.forget(launch.pidfd)
+            del self.launches[launch.pidfd]
+            client.report("account", to_wire(launch.settle()))
+            client.close()
+
+        launch = Launch(plan, stdio, on_message)
+        made.append(launch)
+        self.launches[launch.pidfd] = launch
+        self.watch(launch.channel.fileno(), on_channel)
+        self.watch(launch.pidfd, on_end)
+
+
+def main(control: int, parent: int) -> None:
+    """Serve the library's process `parent` on the socket behind the descriptor `control`."""
+    process.set_name("corten:spawner")
+    watched = pidfd.open_pid(parent)
+    process.close_all_but((control, watched))
+    gc.collect()
+    gc.freeze()
+    if os.getppid() == parent:  # otherwise it has ended before we could watch it
+        Spawner(sockets.adopt(control), watched).run()

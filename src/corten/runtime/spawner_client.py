@@ -1,0 +1,92 @@
+"""The library's side of the spawner: starts it when first needed, sends it plans, hands out the report sockets."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+from corten.errors import Error, Unsupported
+from corten.linux import sockets
+from corten.runtime.plan import Plan, encode
+from corten.runtime.spawner import INLINE
+
+_ARGUMENTS = "-I", "-S", "-c"
+_BUFFER = 1 << 20
+
+
+class _Client:
+    """One spawner of this process. Safe from any thread: a request is a single message."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._control: sockets.Socket | None = None
+        self._owner = 0
+
+    def launch(self, plan: Plan, stdio: tuple[int, int, int]) -> sockets.Socket:
+        """Have a plan carried out; the socket on which its reports arrive. The caller still owns `stdio`."""
+        data = encode(plan)
+        reports, theirs = sockets.pair()
+        descriptors = [*stdio, theirs.fileno()]
+        try:
+            if len(data) > INLINE:
+                file = os.memfd_create("corten-plan", os.MFD_CLOEXEC)
+                descriptors.append(file)
+                with os.fdopen(os.dup(file), "wb") as out:
+                    out.write(data)
+                os.lseek(file, 0, os.SEEK_SET)
+                data = b"in the file"
+            self._send(data, tuple(descriptors))
+        except BaseException:
+            reports.close()
+            raise
+        finally:
+            theirs.close()
+            for fd in descriptors[4:]:
+                os.close(fd)
+        return reports
+
+    def _send(self, data: bytes, descriptors: tuple[int, ...]) -> None:
+        with self._lock:
+            # A forked copy of the process must not use its parent's spawner: its containers would outlive it.
+            if self._control is None or self._owner != os.getpid():
+                self._start()
+            assert self._control is not None
+            try:
+                sockets.send(self._control, data, descriptors)
+            except OSError:  # the spawner was killed: its containers are gone, the next one is a new one's
+                self._start()
+                sockets.send(self._control, data, descriptors)
+
+    def _start(self) -> None:
+        if not sys.executable:
+            raise Unsupported("cannot start the spawner: sys.executable is empty; run under an ordinary interpreter")
+        if self._control is not None:
+            self._control.close()
+        self._control, theirs = sockets.pair(_BUFFER)
+        self._owner = os.getpid()
+        source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        code = f"import sys;sys.path.insert(0,{source!r});from corten.runtime.spawner import main;main(3,{os.getpid()})"
+        try:
+            os.posix_spawn(
+                sys.executable,
+                [sys.executable, *_ARGUMENTS, code],
+                {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
+                    (os.POSIX_SPAWN_DUP2, 0, 1),
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
+                ],
+                setsid=True,  # Ctrl-C is for the library's process; it decides what becomes of its containers
+                setsigmask=[],
+            )
+        except OSError as error:
+            self._control.close()
+            self._control = None
+            raise Error(f"cannot start the spawner {sys.executable}: {error}") from None
+        finally:
+            theirs.close()
+
+
+_client = _Client()
+launch = _client.launch

@@ -1,0 +1,69 @@
+"""A step: one thing that is done to make a container, as data.
+
+Rule 1: a step can be printed, compared and sent to another process; it decides nothing that the plan could decide.
+Rule 2: what steps share while they run (descriptors, mostly) lies on the `Stage`; it is inherited by the clone.
+Rule 3: a step that fails raises; `perform` names the step in the error. No step undoes itself: the plan lists `undo`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from corten.errors import Error, KernelError
+from corten.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from corten.linux.sockets import Socket
+
+
+class Stage:
+    """What the steps of one container share while they run.
+
+    root: descriptor of the container's root, once there is one; trees: detached mounts opened ahead, by name;
+    claims: locked descriptors that say "in use" for as long as the launcher lives; channel: the child's end of the
+    socket to the launcher.
+    """
+
+    def __init__(self) -> None:
+        self.root = -1
+        self.trees: dict[str, int] = {}
+        self.claims: dict[str, int] = {}
+        self.channel: Socket | None = None
+
+    def close(self) -> None:
+        """Close what the launcher opened for the child."""
+        for fd in self.trees.values():
+            os.close(fd)
+        self.trees.clear()
+
+    def release(self) -> None:
+        """Let go of what is locked in this container's name."""
+        for fd in self.claims.values():
+            os.close(fd)
+        self.claims.clear()
+
+
+class Step(Record):
+    """Base of all steps."""
+
+    def run(self, stage: Stage) -> None:
+        """Do it; OSError or a `corten.Error` when it cannot be done."""
+        raise TypeError(f"{type(self).__name__} does not say what it does")
+
+    def describe(self) -> str:
+        """What it will do, in one line: verb, object, means."""
+        raise TypeError(f"{type(self).__name__} does not describe itself")
+
+
+def perform(steps: Iterable[Step], stage: Stage) -> None:
+    """Run steps in order; a failure becomes a `KernelError` that names its step."""
+    for step in steps:
+        try:
+            step.run(stage)
+        except OSError as error:
+            raise KernelError(step.describe(), error.errno or 0, getattr(error, "said", "")) from error
+        except Error:
+            raise

@@ -1,0 +1,1 @@
+"""The steps, by the kernel object that they are about."""

@@ -1,0 +1,146 @@
+"""Steps about the root: what it is made of, and the change into it."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from corten.errors import KernelError
+from corten.linux import mounts
+from corten.linux.process import real_cwd
+from corten.runtime.step import Stage, Step
+
+
+class Isolate(Step):
+    """Stop mounts made here from reaching the host."""
+
+    propagation: int = mounts.SLAVE
+
+    def run(self, stage: Stage) -> None:
+        mounts.set_propagation("/", self.propagation)
+
+    def describe(self) -> str:
+        kind = {mounts.SLAVE: "slave", mounts.PRIVATE: "private", mounts.SHARED: "shared"}[self.propagation]
+        return f"make all mounts {kind}"
+
+
+class MountRoot(Step):
+    """Make a directory the root of the container."""
+
+    path: str
+    recursive: bool = True
+
+    def run(self, stage: Stage) -> None:
+        tree = stage.trees.pop(self.path, -1)
+        if tree < 0:
+            tree = mounts.open_tree(self.path, recursive=self.recursive)
+        _become_root(stage, tree, self.path)
+
+    def describe(self) -> str:
+        return f"take {self.path} as root"
+
+
+class MountOverlay(Step):
+    """Make an overlay the root: read-only layers below one that is written to.
+
+    lowers: directories, topmost first; layer: directory with `upper` and `work` (empty: a new tmpfs of `size` bytes);
+    at: a directory of the host to attach it to in this mount namespace.
+    """
+
+    lowers: tuple[str, ...]
+    layer: str
+    at: str
+    size: int = 0
+
+    def run(self, stage: Stage) -> None:
+        layer = self.layer
+        if not layer:
+            options = ("mode=0755", *([f"size={self.size}"] if self.size else []))
+            tmpfs = mounts.new("tmpfs", options, mounts.NODEV)
+            here = os.open(self.at, os.O_PATH | os.O_CLOEXEC)
+            mounts.attach(tmpfs, here)
+            os.close(here)
+            for name in ("upper", "work"):
+                os.mkdir(name, 0o755, dir_fd=tmpfs)
+            os.close(tmpfs)
+            layer = self.at
+        # In a user namespace only user.* attributes may be written, hence userxattr; elsewhere trusted.* are safer.
+        extra = ("userxattr",) if _in_user_namespace() else ()
+        escaped = ":".join(path.replace("\\", "\\\\").replace(":", "\\:") for path in self.lowers)
+        options = (f"lowerdir={escaped}", f"upperdir={layer}/upper", f"workdir={layer}/work", *extra)
+        _become_root(stage, mounts.new("overlay", options), self.at)
+
+    def describe(self) -> str:
+        return f"mount overlay of {' on '.join(self.lowers)} as root, writes to {self.layer or 'memory'}"
+
+
+def _in_user_namespace() -> bool:
+    with open("/proc/self/uid_map") as file:
+        return file.read().split() != ["0", "0", "4294967295"]
+
+
+def _become_root(stage: Stage, mount: int, at: str) -> None:
+    target = os.open(at, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        mounts.attach(mount, target)
+    finally:
+        os.close(target)
+    # pivot_root refuses a root whose parent mount is shared; Isolate has seen to it.
+    stage.root = mount
+
+
+class FreezeRoot(Step):
+    """Make the root itself read-only; what is mounted in it stays as it is."""
+
+    def run(self, stage: Stage) -> None:
+        mounts.set_attributes(stage.root, add=mounts.RDONLY)
+
+    def describe(self) -> str:
+        return "make the root read-only"
+
+
+class Pivot(Step):
+    """Change into the new root and let go of the old one."""
+
+    def run(self, stage: Stage) -> None:
+        for fd in stage.trees.values():
+            os.close(fd)
+        stage.trees.clear()
+        mounts.pivot_root(stage.root)
+        os.close(stage.root)
+        stage.root = -1
+
+    def describe(self) -> str:
+        return "pivot into the root, detach the old one"
+
+
+class Propagate(Step):
+    """Set how mounts below the new root spread (OCI rootfsPropagation)."""
+
+    propagation: int
+
+    def run(self, stage: Stage) -> None:
+        mounts.set_propagation("/", self.propagation, recursive=False)
+
+    def describe(self) -> str:
+        kinds = {mounts.SHARED: "shared", mounts.SLAVE: "slave", mounts.PRIVATE: "private"}
+        return f"make the root's mounts {kinds.get(self.propagation, 'unbindable')}"
+
+
+class WorkingDirectory(Step):
+    """Go to the working directory, made where it is missing."""
+
+    path: str
+
+    def run(self, stage: Stage) -> None:
+        try:
+            os.chdir(self.path)
+        except FileNotFoundError:
+            os.makedirs(self.path, 0o755)
+            os.chdir(self.path)
+        # A directory outside the root, reached through a leaked descriptor (CVE-2024-21626), shows itself here.
+        if real_cwd().startswith("("):
+            raise KernelError(f"go to {self.path}", errno.EXDEV, "the directory lies outside the container")
+
+    def describe(self) -> str:
+        return f"go to {self.path}"
