@@ -1,0 +1,152 @@
+"""What happened to a group: out of memory, and limits that were hit. None where the kernel does not tell.
+
+Sources: the kernel's cgroup-v2.rst (memory.events, pids.events), cgroup-v1/memory.rst (oom_control, section 10).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+
+from corten.errors import KernelError, Unsupported
+from corten.linux import syscalls
+from corten.linux.cgroup import files
+from corten.linux.cgroup.group import children
+from corten.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from corten.linux.cgroup.group import Group
+
+_IN_MODIFY, _IN_DELETE_SELF = 0x2, 0x400
+
+
+class OomEvents(Record):
+    """Counts, of the group and the groups below it.
+
+    oom: how often a limit here made the kernel look for a victim (None on v1, which does not count it); oom_kill:
+    processes killed;
+    group_kill: whole groups killed (memory.oom.group, v2); limit_hits: how often memory was refused at this group's
+    own limit
+    (v1: failcnt, v2: `max`; reclaim may have helped); oom_local: like `oom`, for this group's own limit alone (v2).
+    oom_kill without limit_hits: the memory of an ancestor, or of the machine, ran out.
+    """
+
+    oom: int | None = None
+    oom_kill: int | None = None
+    group_kill: int | None = None
+    limit_hits: int | None = None
+    oom_local: int | None = None
+
+
+class Hits(Record):
+    """How often a limit refused something. pids: forks refused; memory: as `OomEvents.limit_hits`."""
+
+    pids: int | None = None
+    memory: int | None = None
+
+
+def oom(group: Group) -> OomEvents:
+    """The out-of-memory events of a group so far; all None where it has no memory controller. `OSError`."""
+    directory = group.directory("memory")
+    if directory is None:
+        return OomEvents()
+    if group.version("memory") == 1:
+        return OomEvents(oom_kill=_kills_v1(directory), limit_hits=files.number(f"{directory}/memory.failcnt"))
+    total = files.pairs(f"{directory}/memory.events") or {}
+    local = files.pairs(f"{directory}/memory.events.local") or {}
+    return OomEvents(
+        total.get("oom"), total.get("oom_kill"), total.get("oom_group_kill"), local.get("max"), local.get("oom")
+    )
+
+
+def _kills_v1(directory: str) -> int | None:
+    """v1 counts a kill only in the victim's own group: add up the groups made below."""
+    control = files.pairs(f"{directory}/memory.oom_control")
+    if control is None or "oom_kill" not in control:
+        return None
+    return control["oom_kill"] + sum(_kills_v1(child) or 0 for child in children(directory))
+
+
+def hits(group: Group) -> Hits:
+    """How often the limits of a group were hit. `OSError`."""
+    pids = None
+    directory = group.directory("pids")
+    if directory is not None:
+        pids = (files.pairs(f"{directory}/pids.events") or {}).get("max")
+    return Hits(pids, oom(group).limit_hits)
+
+
+class OomWatch:
+    """A descriptor that becomes readable when something about the group's memory happens (`select`, `poll`, an event
+    loop).
+
+    v1: an eventfd on memory.oom_control; v2: inotify on memory.events. Both also wake when the group is removed, and
+    v2 at other
+    events of the file: read `oom(group)` to see. Close it, or use it in a `with`. `Unsupported`, `KernelError`.
+    """
+
+    def __init__(self, group: Group) -> None:
+        directory = group.directory("memory")
+        if directory is None:
+            raise Unsupported("watch for out of memory: the group has no memory controller")
+        try:
+            self._fd = _watch_v1(directory) if group.version("memory") == 1 else _watch_v2(directory)
+        except OSError as error:
+            raise KernelError(f"watch for out of memory in {directory}", error.errno or 0) from error
+
+    def fileno(self) -> int:
+        """The descriptor; `ValueError` when closed."""
+        if self._fd < 0:
+            raise ValueError("the watch is closed")
+        return self._fd
+
+    def clear(self) -> None:
+        """Take what was reported, so that the descriptor is quiet until the next event."""
+        try:
+            os.read(self.fileno(), 4096)
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        """Give the descriptor back; twice is the same as once."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> OomWatch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _watch_v1(directory: str) -> int:
+    event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    control = -1
+    try:
+        control = os.open(f"{directory}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+        register = os.open(f"{directory}/cgroup.event_control", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(register, f"{event} {control}".encode())
+        finally:
+            os.close(register)
+    except OSError:
+        os.close(event)
+        raise
+    finally:
+        if control >= 0:
+            os.close(control)
+    return event
+
+
+def _watch_v2(directory: str) -> int:
+    watch = syscalls.call("inotify_init1", os.O_CLOEXEC | os.O_NONBLOCK)
+    path = ctypes.create_string_buffer(os.fsencode(f"{directory}/memory.events"))
+    try:
+        syscalls.call("inotify_add_watch", watch, path, _IN_MODIFY | _IN_DELETE_SELF)
+    except OSError as error:
+        os.close(watch)
+        raise OSError(error.errno or errno.EINVAL, "inotify") from error
+    return watch
