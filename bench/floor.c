@@ -9,7 +9,7 @@
  *
  * What one container is (the same list as the plan of `corten run -m 512m --cpus 1 --pids-limit 64 IMAGE CMD`):
  *   control groups      one in each v1 controller below our own group and one in the v2 tree, or one group on pure v2;
- *                       memory, cpu and processes limited, each limit read back; device allow-list (v1 file, v2 BPF)
+ *                       memory, swap, cpu and processes limited, each limit read back; device allow-list (v1 file, v2 BPF)
  *   namespaces          mount, PID, UTS, IPC, network by clone3, cgroup by unshare once the child is in its group
  *                       (the root of a cgroup namespace is where its maker stands); loopback up
  *   root file system    overlay of ROOTFS and a throw-away layer; proc, /dev with its nodes and links, devpts, shm,
@@ -26,6 +26,7 @@
 #include <linux/bpf.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/keyctl.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <net/if.h>
@@ -48,6 +49,7 @@
 #include <unistd.h>
 
 #define MEMORY "536870912" /* 512 MiB, bytes */
+#define AND_SWAP "1073741824"
 #define QUOTA "100000"     /* one cpu: microseconds in the default period of 100,000 */
 #define PIDS "64"
 #define SHM "mode=1777,size=268435456"
@@ -63,7 +65,7 @@ struct tree {
     unsigned controllers; /* bits of enum controller; 0: the v2 tree */
 };
 static struct tree trees[CONTROLLERS + 1];
-static int n_trees, has_v1;
+static int n_trees, has_v1, has_swap;
 static char groups[CONTROLLERS + 1][1100], layer[256];
 static char cpus[256], mems[256], root[1024];
 static struct sock_fprog filter;
@@ -203,6 +205,12 @@ static void find_trees(void) {
     }
     if (!has_v1)
         stand_beside(&trees[0], "/sys/fs/cgroup");
+    for (int i = 0; i < n_trees; i++) { /* a kernel may come without accounts of swap */
+        char path[1100];
+        const char *file = has_v1 ? "memory.memsw.limit_in_bytes" : "memory.swap.max";
+        snprintf(path, sizeof path, "%s/%s", trees[i].base, file);
+        has_swap |= !access(path, F_OK);
+    }
 }
 
 static void read_filter(const char *path) {
@@ -328,13 +336,18 @@ static int make_groups(unsigned long number) {
             CHECK(into = open(group, O_RDONLY | O_DIRECTORY | O_CLOEXEC), "open %s", group);
             if (!has_v1) {
                 limit(group, "memory.max", MEMORY);
+                if (has_swap)
+                    limit(group, "memory.swap.max", MEMORY);
                 limit(group, "cpu.max", QUOTA " 100000");
                 limit(group, "pids.max", PIDS);
                 allow_devices_v2(into);
             }
         }
-        if (tree->controllers >> MEM & 1)
+        if (tree->controllers >> MEM & 1) {
             limit(group, "memory.limit_in_bytes", MEMORY);
+            if (has_swap)
+                limit(group, "memory.memsw.limit_in_bytes", AND_SWAP);
+        }
         if (tree->controllers >> CPU & 1)
             limit(group, "cpu.cfs_quota_us", QUOTA);
         if (tree->controllers >> PIDSC & 1)
@@ -539,6 +552,7 @@ static void inside(char **command) {
     pid_t ended;
     CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "die with the parent");
     CHECK(setsid(), "setsid");
+    CHECK(syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL), "join a new keyring");
     mark("clone3: new mount, PID, UTS, IPC, network namespaces");
     join_groups();
     mark("join the groups, unshare the cgroup namespace");
