@@ -15,7 +15,7 @@ EFFORT := $(if $(filter 0,$(shell id -u)),,--best-effort)
 .DELETE_ON_ERROR:
 
 run: packages-run $(VENV)/.has-examples
-	$(BIN)/corten run $(EFFORT) --memory 512m --cpus 1 --pids-limit 64 host python examples/digits.py
+	$(BIN)/corten run $(EFFORT) --summary --memory 512m --cpus 1 --pids-limit 64 host python examples/digits.py
 
 test: packages-test lint
 	$(BIN)/pytest </dev/null

