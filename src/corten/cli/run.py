@@ -26,4 +26,9 @@ def run(words: Sequence[str]) -> int:
     options = options_of(values, arguments)
     from corten.engine.attached import run_attached
 
-    return run_attached(options, interactive=values.get("interactive", False), tty=options.tty)
+    return run_attached(
+        options,
+        interactive=values.get("interactive", False),
+        tty=options.tty,
+        summary=values.get("summary", False),
+    )

@@ -108,6 +108,7 @@ GROUPS = (
             _row("--stop-signal", "SIGNAL", "Signal that asks it to end (TERM)"),
             _row("--name", "NAME", "Name of the container"),
             _row("--rm", "", "Remove it when it ends (always so for now)"),
+            _row("--summary", "", "Tell on stderr how it ended and what it used"),
         ),
     ),
     Group(
@@ -123,7 +124,7 @@ GROUPS = (
             _row("--userns", "MODE", "User ids; also keep-id. Default: host for root, private for other users"),
             _row("--uidmap", "INSIDE:OUTSIDE:COUNT", "Map user ids (a private user namespace)"),
             _row("--gidmap", "INSIDE:OUTSIDE:COUNT", "Map group ids"),
-            _row("--timens", "MODE", "Clocks; default host"),
+            _row("--timens", "MODE", "Clocks"),
             _row("--time-offset", "CLOCK=TIME", "Shift boottime or monotonic, such as boottime=7d"),
             _row("--sysctl", "KEY=VALUE", "Set a kernel parameter of its own namespaces", "sysctls"),
         ),
@@ -180,7 +181,7 @@ def options_of(values: dict[str, Any], words: list[str]) -> RunOptions:
     """The options from what `parse` found. Raises `InvalidInput`."""
     from corten.engine.options import make
 
-    given = {key: value for key, value in values.items() if key not in ("interactive", "rm", "json")}
+    given = {key: value for key, value in values.items() if key not in ("interactive", "rm", "json", "summary")}
     if "rootfs" in given:
         return make("", words, **given)
     return make(words[0] if words else "", words[1:], **given)

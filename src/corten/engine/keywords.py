@@ -61,7 +61,7 @@ class RunKeywords(TypedDict, total=False):
     best_effort: bool | None
     ulimits: Iterable[str | Ulimit] | Mapping[str, int | str] | None
     timeout: float | str | None
-    env: Iterable[str | tuple[str, str]] | Mapping[str, str] | None
+    env: Iterable[str | tuple[str, str]] | Mapping[str, str | None] | None
     env_file: Iterable[str | tuple[tuple[str, str], ...]] | None
     workdir: Path | None
     user: str | None

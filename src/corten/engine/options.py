@@ -129,8 +129,7 @@ class RunOptions(Record):
     """private, keep-id, host or ns:PATH; None: host for root, private for other users."""
     uidmap: tuple[IdMapping, ...] = ()
     gidmap: tuple[IdMapping, ...] = ()
-    timens: str | None = None
-    """None: private if an offset is asked for, else the host's."""
+    timens: str = "private"
     time_offset: tuple[tuple[str, int, int], ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
 
@@ -420,7 +419,7 @@ def _consistent(o: RunOptions) -> None:
         (o.hostname and o.uts != "private", f"hostname: the host name belongs to uts {o.uts}, not to the container"),
         (o.domainname and o.uts != "private", f"domainname: the name belongs to uts {o.uts}, not to the container"),
         (o.shm_size is not None and o.ipc == "host", "shm-size: /dev/shm is the host's with ipc host"),
-        (o.time_offset and o.timens not in (None, "private"), f"time-offset: cannot be set in timens {o.timens}"),
+        (o.time_offset and o.timens != "private", f"time-offset: cannot be set in timens {o.timens}"),
         ((o.uidmap or o.gidmap) and o.userns not in (None, "private"), f"uidmap, gidmap: not with userns {o.userns}"),
         (bool(o.uidmap) != bool(o.gidmap), "uidmap and gidmap: give both"),
     )

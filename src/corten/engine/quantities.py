@@ -61,6 +61,15 @@ def _size_of(label: str, text: str, unlimited: bool) -> int:
     return int(number[0] * 1024 ** _POWERS[unit] // number[1])
 
 
+def show_size(number: int) -> str:
+    """Bytes in the largest unit that leaves a whole part, to one decimal: `100 MiB`, `1.5 GiB`, `512 bytes`."""
+    power = max(0, min(6, (abs(number).bit_length() - 1) // 10))
+    if power == 0:
+        return f"{number} bytes"
+    text = f"{number / 1024**power:.1f}".removesuffix(".0")
+    return f"{text} {'KMGTPE'[power - 1]}iB"
+
+
 def duration(label: str, value: str | float) -> float:
     """Seconds from `10`, `2.5`, `10s`, `1m30s`, `250ms`, `1h`."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
