@@ -15,7 +15,7 @@ from corten.errors import CommandNotFound, Error
 
 
 def corten_command(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    script = "import sys; from corten.cli.main import main; sys.exit(main())"
+    script = "from corten.cli.main import command; command()"
     return subprocess.run(
         [sys.executable, "-c", script, *words], capture_output=True, text=True, check=False, env={**os.environ, **more}
     )
@@ -57,7 +57,7 @@ def test_help_and_version() -> None:
 def test_a_reader_that_goes_away_is_no_news() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    script = "import sys; from corten.cli.main import main; sys.exit(main())"
+    script = "from corten.cli.main import command; command()"
     done = subprocess.run(
         [sys.executable, "-c", script, "run", "--help"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
     )

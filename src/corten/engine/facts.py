@@ -91,9 +91,7 @@ def _swap_accounting() -> bool:
 
 
 def _hard_limits(options: RunOptions) -> tuple[tuple[str, int], ...]:
-    from corten.linux.capabilities import effective
-
-    if "CAP_SYS_RESOURCE" in effective():
+    if _holds(_CAP_SYS_RESOURCE):
         return ()
     import resource
 
@@ -102,3 +100,12 @@ def _hard_limits(options: RunOptions) -> tuple[tuple[str, int], ...]:
         hard = resource.getrlimit(getattr(resource, f"RLIMIT_{limit.name.upper()}"))[1]
         found.append((limit.name, hard % 2**64))
     return tuple(found)
+
+
+_CAP_SYS_RESOURCE = 24
+
+
+def _holds(capability: int) -> bool:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        words = next(line for line in file if line.startswith("CapEff:")).split()
+    return bool(int(words[1], 16) >> capability & 1)
