@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import select
-import time
 
 from corten.engine import home
 from corten.engine.options import RunOptions
@@ -87,7 +86,7 @@ class _Attached:
             poll.register(fd, select.POLLIN)
         try:
             while True:
-                ready = [fd for fd, _ in poll.poll(self.patience())]
+                ready = [fd for fd, _ in poll.poll(launch.patience())]
                 if self.signals in ready:
                     self.on_signals()
                 if launch.channel.fileno() in ready and not launch.read_channel():
@@ -96,8 +95,7 @@ class _Attached:
                     self.relay.serve(ready)
                 if launch.pidfd in ready:
                     break
-                if launch.deadline is not None and launch.deadline <= time.monotonic():
-                    launch.expire()
+                launch.expire_if_due()
             if self.relay is not None:
                 self.relay.drain()
             account = launch.settle()
@@ -108,10 +106,6 @@ class _Attached:
         if self.failure is not None:
             raise self.failure
         return result_of(account, self.prepared.options, self.prepared.not_applied)
-
-    def patience(self) -> int | None:
-        deadline = self.launch.deadline
-        return None if deadline is None else max(0, int((deadline - time.monotonic()) * 1000) + 1)
 
     def on_signals(self) -> None:
         for signal in signals.pending(self.signals):

@@ -290,9 +290,9 @@ def run(
 
     image: `host`, or a tar archive; with `rootfs=DIR` the directory's files instead (then no image).
     argv: the program and its arguments. Limits: `memory` (bytes or `"512m"`), `cpus` (CPUs, fractions allowed),
-    `pids` (processes and threads), `timeout` (seconds); `env`, `mounts`, `volumes`, `user`, `workdir`, `read_only`, ...: all that
-    `corten run --help` lists, with underscores. input: for its standard input; capture: keep stdout and stderr (else
-    they are the caller's); text: as `str` (UTF-8, bad bytes replaced), else `bytes`; check: raise for a bad end.
+    `pids` (processes and threads), `timeout` (seconds); `env`, `mounts`, `volumes`, `user`, `workdir`, `read_only`,
+    ...: all that `corten run --help` lists, with underscores. input: for its standard input; capture: keep stdout and
+    stderr (else they are the caller's); text: as `str` (UTF-8, bad bytes replaced), else `bytes`; check: raise for a bad end.
 
     Raises `InvalidInput` for options that make no sense, `Unsupported` for what this machine cannot do,
     `CommandNotFound`, `CommandNotRunnable`, other `corten.Error`s if it could not be started; with `check`

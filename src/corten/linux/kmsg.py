@@ -1,4 +1,7 @@
-"""Who was killed for memory, from the kernel's log. Source: mm/oom_kill.c (`oom-kill:` line), Documentation/ABI dev-kmsg."""
+"""Who was killed for memory, from the kernel's log.
+
+Source: mm/oom_kill.c (the line `oom-kill:`), Documentation/ABI/testing/dev-kmsg.
+"""
 
 from __future__ import annotations
 

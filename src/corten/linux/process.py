@@ -21,6 +21,23 @@ def set_name(name: str) -> None:
     syscalls.call("prctl", _PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
+def argument_area() -> tuple[int, int]:
+    """(address, length) of this process's command line, as /proc/PID/cmdline shows it to everybody."""
+    with open("/proc/self/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end, fields 48 and 49 of proc(5)
+    return start, end - start
+
+
+def set_command_line(area: tuple[int, int], text: str) -> None:
+    """Overwrite the command line: a copy of the launcher must not show the caller's arguments inside."""
+    import ctypes
+
+    start, length = area
+    if length:
+        ctypes.memmove(start, text.encode()[: length - 1].ljust(length, b"\0"), length)
+
+
 def die_with_parent(number: int) -> None:
     """Get this signal when the parent's thread ends. Forgotten at a change of identity: set it again after one."""
     syscalls.call("prctl", _PR_SET_PDEATHSIG, number, 0, 0, 0)

@@ -20,8 +20,9 @@ class Victim(Record):
 class Account(Record):
     """How a container ended.
 
-    failed: why it could not be started, None if it was; started: the program ran; status: the program's, as wait(2) gives it, None if its init
-    was killed before it could tell; init_status: that of pid 1; program_pid, program_name: as inside, 0 and "" if
+    failed: why it could not be started, None if it was; started: the program ran; status: the program's, as wait(2)
+    gives it, None if its init was killed before it could tell;
+    init_status: that of pid 1; program_pid, program_name: as inside, 0 and "" if
     unknown; timed_out: the timeout killed it; seconds: from start to end; cpu_seconds: of all its processes;
     usage, oom, pids_refused, pressure: of its group just before that was removed, None without one;
     victims: who was killed for memory, as far as the kernel's log may be read.

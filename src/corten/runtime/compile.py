@@ -242,11 +242,8 @@ def _devices(linux: Linux, in_userns: bool) -> list[Step]:
             steps.append(nodes.BindDevice(device.path, device.path))
         else:
             mode = 0o666 if device.file_mode is None else device.file_mode & 0o7777
-            steps.append(
-                nodes.MakeDevice(
-                    device.path, device.type, device.major or 0, device.minor or 0, mode, device.uid or 0, device.gid or 0
-                )
-            )
+            numbers = device.major or 0, device.minor or 0
+            steps.append(nodes.MakeDevice(device.path, device.type, *numbers, mode, device.uid or 0, device.gid or 0))
     steps += [nodes.MakeLink(path, to) for path, to in defaults.LINKS]
     return steps
 

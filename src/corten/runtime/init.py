@@ -35,6 +35,7 @@ def run_child(plan: Plan, stage: Stage, stdio: tuple[int, int, int], mask: Mask)
     status = errors.Error.exit_code
     try:
         process.set_name("corten:setup")
+        process.set_command_line(stage.arguments, "corten:init")
         process.die_with_parent(signals.KILL)
         if not sock.recv(1):  # the launcher has ended, or given up
             os._exit(status)
@@ -55,7 +56,7 @@ def run_child(plan: Plan, stage: Stage, stdio: tuple[int, int, int], mask: Mask)
     except errors.Error as error:
         _say(sock, channel.Failed(type(error).__name__, getattr(error, "errno", 0), str(error)))
         status = error.exit_code
-    except BaseException as error:  # noqa: BLE001 - a copy of the launcher must never run on as the launcher
+    except BaseException as error:  # a copy of the launcher must never run on as one
         _say(sock, channel.Failed("Error", 0, f"{type(error).__name__} while setting up: {error}"))
     os._exit(status)
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import time
 
 from corten.errors import Error, KernelError
-from corten.linux import clone, kmsg, pidfd, signals, sockets
+from corten.linux import clone, kmsg, pidfd, process, signals, sockets
 from corten.linux.cgroup import events, pressure, usage
 from corten.linux.cgroup.group import Group
 from corten.linux.idmap import write_maps
@@ -58,6 +59,7 @@ class Launch:
 
     def _clone(self, stdio: tuple[int, int, int]) -> None:
         plan, stage = self.plan, self._stage
+        stage.arguments = process.argument_area()
         self.channel, stage.channel = sockets.pair()
         cgroup_fd = plan.group.open_v2() if plan.group else None
         mask = signals.block_all()
@@ -113,11 +115,29 @@ class Launch:
         if self.plan.group and "pid" not in self.plan.namespaces:
             self.plan.group.kill()
 
-    def expire(self) -> None:
-        """The deadline has passed: end everything and note why."""
-        self._timed_out = True
-        self.deadline = None
-        self.kill()
+    def wait(self) -> Account:
+        """Serve this one container to its end: for callers that have nothing else to do."""
+        poll = select.poll()
+        poll.register(self.channel.fileno(), select.POLLIN)
+        poll.register(self.pidfd, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poll.poll(self.patience())}
+            if self.channel.fileno() in ready and not self.read_channel():
+                poll.unregister(self.channel.fileno())
+            if self.pidfd in ready:
+                return self.settle()
+            self.expire_if_due()
+
+    def patience(self) -> int | None:
+        """Milliseconds until the deadline, for poll; None without one."""
+        return None if self.deadline is None else max(0, int((self.deadline - time.monotonic()) * 1000) + 1)
+
+    def expire_if_due(self) -> None:
+        """Once the deadline has passed: end everything and note why."""
+        if self.deadline is not None and self.deadline <= time.monotonic():
+            self._timed_out = True
+            self.deadline = None
+            self.kill()
 
     def settle(self) -> Account:
         """The first process has ended (its pidfd is readable): reap it, read the account, undo."""

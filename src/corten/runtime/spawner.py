@@ -16,7 +16,6 @@ import gc
 import marshal
 import os
 import select
-import time
 
 from corten import errors
 from corten.linux import pidfd, process, sockets
@@ -63,10 +62,12 @@ class Spawner:
         self.live = True
 
     def watch(self, fd: int, handler: Callable[[], None]) -> None:
+        """Call the handler whenever the descriptor is readable."""
         self.handlers[fd] = handler
         self.poll.register(fd, select.POLLIN)
 
     def forget(self, fd: int) -> None:
+        """Stop watching a descriptor."""
         if self.handlers.pop(fd, None):
             self.poll.unregister(fd)
 
@@ -77,16 +78,15 @@ class Spawner:
                 handler = self.handlers.get(fd)
                 if handler:
                     handler()
-            now = time.monotonic()
             for launch in list(self.launches.values()):
-                if launch.deadline is not None and launch.deadline <= now:
-                    launch.expire()
+                launch.expire_if_due()
 
     def patience(self) -> int | None:
-        deadlines = [launch.deadline for launch in self.launches.values() if launch.deadline is not None]
-        return max(0, int((min(deadlines) - time.monotonic()) * 1000) + 1) if deadlines else None
+        """Milliseconds until the next deadline; None without one."""
+        return min((ms for launch in self.launches.values() if (ms := launch.patience()) is not None), default=None)
 
     def on_parent_end(self) -> None:
+        """The library's process has ended, or closed its end: so do we."""
         self.live = False
         for fd in [fd for fd, handler in self.handlers.items() if handler in (self.on_request, self.on_parent_end)]:
             self.forget(fd)
@@ -94,6 +94,7 @@ class Spawner:
             launch.kill()
 
     def on_request(self) -> None:
+        """Read a request and launch what it asks for."""
         data, descriptors = sockets.receive(self.control, 1 << 18)
         if not data:
             self.on_parent_end()
@@ -117,6 +118,7 @@ class Spawner:
                 os.close(fd)
 
     def launch(self, plan: Plan, stdio: tuple[int, int, int], client: _Client) -> None:
+        """Launch a plan and wire its events to reports."""
         made: list[Launch] = []
 
         def on_message(message: Record, descriptors: tuple[int, ...]) -> None:

@@ -23,6 +23,7 @@ class Stage:
     """What the steps of one container share while they run.
 
     root: descriptor of the container's root, once there is one; trees: detached mounts opened ahead, by name;
+    arguments: where the command line lies in memory, see `process.argument_area`;
     claims: locked descriptors that say "in use" for as long as the launcher lives; channel: the child's end of the
     socket to the launcher.
     """
@@ -31,6 +32,7 @@ class Stage:
         self.root = -1
         self.trees: dict[str, int] = {}
         self.claims: dict[str, int] = {}
+        self.arguments = (0, 0)
         self.channel: Socket | None = None
 
     def close(self) -> None:
@@ -49,7 +51,7 @@ class Stage:
 class Step(Record):
     """Base of all steps."""
 
-    def run(self, stage: Stage) -> None:
+    def run(self, stage: Stage) -> None:  # noqa: ARG002 - for those that need it
         """Do it; OSError or a `corten.Error` when it cannot be done."""
         raise TypeError(f"{type(self).__name__} does not say what it does")
 

@@ -44,9 +44,14 @@ class LimitDevices(Step):
 
     def describe(self) -> str:
         rules = self.resources.devices
-        allowed = [f"{r.type or 'a'} {'*' if r.major is None else r.major}:{'*' if r.minor is None else r.minor} {r.access}"
-                   for r in rules if r.allow]  # fmt: skip
-        return f"allow devices {', '.join(allowed) or 'none'}" + ("" if all(r.allow for r in rules) else "; deny others")
+        allowed = [
+            f"{rule.type or 'a'} {'*' if rule.major is None else rule.major}"
+            f":{'*' if rule.minor is None else rule.minor} {rule.access}"
+            for rule in rules
+            if rule.allow
+        ]
+        others = "" if all(rule.allow for rule in rules) else "; deny others"
+        return f"allow devices {', '.join(allowed) or 'none'}{others}"
 
 
 class JoinGroup(Step):

@@ -95,7 +95,7 @@ class MakeLayer(Step):
             directory = f"{self.path}/{name}"
             if not os.path.isdir(directory):
                 os.mkdir(directory, 0o755)
-                os.chmod(directory, 0o755)
+                os.chmod(directory, 0o755)  # noqa: S103 - it becomes the container's `/`
                 if self.uid or self.gid:
                     os.chown(directory, self.uid, self.gid)
 

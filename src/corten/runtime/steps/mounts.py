@@ -138,7 +138,8 @@ def _copy_tree(source: int, target: int) -> None:
             os.chown(entry.name, about.st_uid, about.st_gid, dir_fd=target, follow_symlinks=False)
         elif stat.S_ISDIR(about.st_mode):
             os.mkdir(entry.name, dir_fd=target)
-            pair = [os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd) for fd in (source, target)]
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+            pair = [os.open(entry.name, flags, dir_fd=fd) for fd in (source, target)]
             _copy_tree(*pair)
             for fd in pair:
                 os.close(fd)

@@ -1,0 +1,106 @@
+"""What the machine looks like from here: a picture before and after must be the same."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def picture(home: Path) -> dict[str, object]:
+    """Mounts, control groups, processes, namespaces, descriptors, files that are ours or could be."""
+    processes = _ours()
+    return {
+        "mounts": Path("/proc/self/mountinfo").read_text().splitlines(),
+        "control groups": sorted(_groups()),
+        "processes": sorted(_names(processes)),
+        "namespaces": sorted(_namespaces(processes)),
+        "descriptors": sorted(_descriptors(processes)),
+        "files": sorted(str(path.relative_to(home)) for part in ("containers", "names") for path in (home / part).rglob("*")),
+    }
+
+
+def difference(before: dict[str, object], after: dict[str, object]) -> list[str]:
+    """What is new and what has gone, a line each; empty if nothing."""
+    lines = []
+    for name, old in before.items():
+        new = after[name]
+        assert isinstance(old, list)
+        assert isinstance(new, list)
+        lines += [f"{name}: new {item}" for item in new if item not in old]
+        lines += [f"{name}: gone {item}" for item in old if item not in new]
+        if len(new) != len(old) and not lines:
+            lines.append(f"{name}: {len(old)} before, {len(new)} after")
+    return lines
+
+
+def _groups() -> list[str]:
+    return [str(path) for path in Path("/sys/fs/cgroup").rglob("corten-*") if path.is_dir()]
+
+
+def _parents() -> dict[int, int]:
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            found[int(entry.name)] = int(fields[1])
+    return found
+
+
+def _ours() -> set[int]:
+    """This process and its descendants, and whatever calls itself Corten's child and has lost its parent."""
+    parents = _parents()
+    ours = {os.getpid()}
+    while True:
+        more = {pid for pid, parent in parents.items() if parent in ours} - ours
+        if not more:
+            break
+        ours |= more
+    lost = {pid for pid, parent in parents.items() if parent == 1 and _name(pid).startswith("corten:")}
+    return ours | lost
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def _names(processes: set[int]) -> list[str]:
+    # The spawner stays for the next container.
+    return [name for pid in processes if (name := _name(pid)) not in ("", "corten:spawner")]
+
+
+def _namespaces(processes: set[int]) -> set[str]:
+    found = set()
+    for pid in processes:
+        for kind in ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"):
+            try:
+                found.add(str(Path(f"/proc/{pid}/ns/{kind}").readlink()))
+            except OSError:
+                continue
+    return found
+
+
+def _descriptors(processes: set[int]) -> list[str]:
+    found = []
+    for pid in processes:
+        if pid != os.getpid() and _name(pid) != "corten:spawner":
+            continue
+        try:
+            descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
+        except OSError:
+            continue
+        for entry in descriptors:
+            try:
+                target = str(entry.readlink())
+            except OSError:
+                continue
+            # Numbers differ from run to run; what kind of thing is open is what counts.
+            kind = target.partition(":")[0] if target.startswith(("socket:", "pipe:", "anon_inode:")) else target
+            if f"/proc/{pid}/fd" not in target:
+                found.append(f"{'spawner' if pid != os.getpid() else 'test'} {kind}")
+    return found
