@@ -69,12 +69,17 @@ BOUNDS = {
     "resources.Network.class_id": UINT32,
     "resources.Rdma.hca_handles": UINT32,
     "resources.Rdma.hca_objects": UINT32,
+    "seccomp.Seccomp.default_errno_ret": UINT32,
+    "seccomp.SyscallRule.errno_ret": UINT32,
+    "seccomp.SyscallArg.index": UINT32,
+    "seccomp.SyscallArg.value": UINT64,
+    "seccomp.SyscallArg.value_two": UINT64,
     "linux.TimeOffset.secs": INT64,
     "linux.TimeOffset.nanosecs": UINT32,
 }
 
 # Required by the specification although a Python caller need not give them.
-REQUIRED = frozenset(("container.Spec.oci_version", "process.Process.cwd"))
+REQUIRED = frozenset(("container.Spec.oci_version", "process.Process.cwd", "seccomp.SyscallArg.op"))
 
 NAMESPACES = ("cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts")
 RLIMITS = tuple(
@@ -82,6 +87,9 @@ RLIMITS = tuple(
     for name in (
         "AS CORE CPU DATA FSIZE LOCKS MEMLOCK MSGQUEUE NICE NOFILE NPROC RSS RTPRIO RTTIME SIGPENDING STACK".split()
     )
+)
+ACTIONS = tuple(
+    f"SCMP_ACT_{name}" for name in "KILL KILL_PROCESS KILL_THREAD TRAP ERRNO TRACE ALLOW LOG NOTIFY".split()
 )
 PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable")
 
@@ -107,6 +115,19 @@ CHOICES = {
     ),
     "linux.Personality.domain": ("LINUX", "LINUX32"),
     "resources.Device.type": ("a", "b", "c"),
+    "seccomp.Seccomp.default_action": ACTIONS,
+    "seccomp.SyscallRule.action": ACTIONS,
+    "seccomp.SyscallArg.op": tuple(f"SCMP_CMP_{name}" for name in "NE LT LE EQ GE GT MASKED_EQ".split()),
+    "seccomp.Seccomp.architectures": tuple(
+        f"SCMP_ARCH_{name}"
+        for name in (
+            "X86 X86_64 X32 ARM AARCH64 LOONGARCH64 M68K MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PARISC "
+            "PARISC64 PPC PPC64 PPC64LE RISCV64 S390 S390X SH SHEB"
+        ).split()
+    ),
+    "seccomp.Seccomp.flags": tuple(
+        f"SECCOMP_FILTER_FLAG_{name}" for name in ("TSYNC", "LOG", "SPEC_ALLOW", "WAIT_KILLABLE_RECV")
+    ),
     # the clocks that a time namespace can move: time_namespaces(7)
     "linux.Linux.time_offsets": ("boottime", "monotonic"),
 }
