@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from corten.errors import InvalidInput, Unsupported
-from corten.linux import idmap
+from corten.linux import capabilities, idmap
 from corten.linux.cgroup import layout as layouts
 from corten.linux.idmap import IdMapping
 from corten.records import Record
@@ -29,6 +29,8 @@ class HostFacts(Record):
     """Resource limits that this process may not raise, by name; empty when it may raise all."""
     mqueue: bool = True
     """The host has /dev/mqueue mounted."""
+    capabilities: tuple[str, ...] | None = None
+    """What this process could give away; None if it was not asked for, or is all (in a user namespace of its own)."""
     term: str = "xterm"
     nodename: str = ""
 
@@ -45,6 +47,7 @@ def host_facts(options: RunOptions) -> HostFacts:
         _swap_accounting() if options.memory is not None else True,
         _hard_limits(options) if options.ulimits else (),
         os.path.isdir("/dev/mqueue") if options.ipc == "host" else True,
+        _capabilities(options) if not uid_maps else None,
         os.environ.get("TERM", "xterm"),
         os.uname().nodename,
     )
@@ -90,8 +93,12 @@ def _swap_accounting() -> bool:
     return os.path.exists("/proc/swaps")
 
 
+def _capabilities(options: RunOptions) -> tuple[str, ...] | None:
+    return capabilities.effective() if any(word.upper() in ("ALL", "CAP_ALL") for word in options.cap_add) else None
+
+
 def _hard_limits(options: RunOptions) -> tuple[tuple[str, int], ...]:
-    if _holds(_CAP_SYS_RESOURCE):
+    if "CAP_SYS_RESOURCE" in capabilities.effective():
         return ()
     import resource
 
@@ -100,12 +107,3 @@ def _hard_limits(options: RunOptions) -> tuple[tuple[str, int], ...]:
         hard = resource.getrlimit(getattr(resource, f"RLIMIT_{limit.name.upper()}"))[1]
         found.append((limit.name, hard % 2**64))
     return tuple(found)
-
-
-_CAP_SYS_RESOURCE = 24
-
-
-def _holds(capability: int) -> bool:
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        words = next(line for line in file if line.startswith("CapEff:")).split()
-    return bool(int(words[1], 16) >> capability & 1)

@@ -15,17 +15,13 @@ from corten.engine.options import RunOptions
 from corten.engine.resources import cpu_count, resources
 from corten.engine.users import Identity, resolve_user
 from corten.errors import InvalidInput
-from corten.images.sources import RootSource
+from corten.images.sources import Bind, RootSource
 from corten.linux import capabilities
 from corten.linux.capabilities import Sets
 from corten.runtime import defaults
 from corten.runtime.spec import Device, Linux, Mount, Namespace, Process, Rlimit, Root, Spec, TimeOffset, User
 
 __all__ = ["HostFacts", "files", "host_facts", "to_spec"]
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 THREAD_COUNTS = (
     "OMP_NUM_THREADS",
@@ -107,7 +103,7 @@ def _process(
         cwd=options.workdir or root.workdir or "/",
         user=User(user.uid, user.gid, defaults.UMASK if options.umask is None else options.umask, user.groups),
         terminal=options.tty,
-        capabilities=_capabilities(options, user.uid),
+        capabilities=_capabilities(options, facts, user.uid),
         rlimits=_rlimits(options, facts),
         no_new_privileges=options.no_new_privileges,
         oom_score_adj=options.oom_score_adj,
@@ -124,45 +120,25 @@ def _environment(
     count = cpu_count(options)
     if count is not None:
         found.update(dict.fromkeys(THREAD_COUNTS, str(count)))
-    for entry in root.env:
-        key, _, value = entry.partition("=")
-        found[key] = value
+    found.update(root.env)
     found.update(options.env)
     return tuple(f"{key}={value}" for key, value in found.items())
 
 
-def _capabilities(options: RunOptions, uid: int) -> Sets:
-    """The default set, less what is dropped, plus what is added.
+def _capabilities(options: RunOptions, facts: HostFacts, uid: int) -> Sets:
+    """The default set, less what is dropped, plus what is added; `ALL` is all that the caller could give.
 
     For another user than 0 only what was added is effective (and ambient, so that it survives the exec), as podman
     does; the rest stays in the bounding set. Nothing is inheritable otherwise (CVE-2022-24769).
     """
-    dropped = _names("--cap-drop", options.cap_drop)
-    added = _names("--cap-add", options.cap_add)
-    base = () if "ALL" in dropped else capabilities.DEFAULT.bounding
-    if "ALL" in added:
-        base = capabilities.ALL
-    held = [name for name in base if name not in dropped or name in added]
-    held += [name for name in added if name != "ALL" and name not in held]
-    bounding = tuple(held)
+    held = capabilities.combine(capabilities.DEFAULT.bounding, options.cap_add, options.cap_drop)
+    added = {capabilities.parse(word, "--cap-add") for word in options.cap_add}
+    if "ALL" in added and facts.capabilities is not None:
+        held = tuple(name for name in held if name in facts.capabilities or name in added)
     if uid == 0:
-        return Sets(bounding=bounding, effective=bounding, permitted=bounding, inheritable=(), ambient=())
-    extra = tuple(name for name in bounding if name in added or "ALL" in added)
-    return Sets(bounding=bounding, effective=extra, permitted=extra, inheritable=extra, ambient=extra)
-
-
-def _names(label: str, words: Iterable[str]) -> tuple[str, ...]:
-    found = []
-    for word in words:
-        name = word.upper()
-        name = name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}"
-        if name != "ALL" and name not in capabilities.ALL:
-            import difflib
-
-            near = difflib.get_close_matches(name, capabilities.ALL, 1)
-            raise InvalidInput(f"{label}: there is no capability {word!r}" + (f": {near[0]}?" if near else ""))
-        found.append(name)
-    return tuple(found)
+        return Sets(bounding=held, effective=held, permitted=held)
+    extra = tuple(name for name in held if name in added or "ALL" in added)
+    return Sets(bounding=held, effective=extra, permitted=extra, inheritable=extra, ambient=extra)
 
 
 def _rlimits(options: RunOptions, facts: HostFacts) -> tuple[Rlimit, ...]:
@@ -193,7 +169,7 @@ def _mounts(options: RunOptions, root: RootSource, facts: HostFacts) -> tuple[Mo
         for mount in defaults.mounts(facts.gid_maps)
         if mount.destination not in taken
     ]
-    found += [mount for mount in root.binds if mount.destination not in taken]
+    found += [_bind(bind) for bind in root.binds if bind.target not in taken]
     found += [_mount(mount, facts) for mount in own]
     if in_userns:  # nodes cannot be made there
         found += [Mount(one.target, "bind", one.source, ("bind", "nosuid", "noexec")) for one in options.devices]
@@ -226,6 +202,14 @@ def _shm_size(options: RunOptions) -> int:
     if options.shm_size is not None:
         return options.shm_size
     return options.memory // 2 if options.memory is not None else SHM_SIZE
+
+
+def _bind(bind: Bind) -> Mount:
+    """A bind that the image brings."""
+    words = ["rbind" if bind.recursive else "bind", "rprivate", "nosuid", "nodev"]
+    if bind.read_only:
+        words.append("rro" if bind.recursive else "ro")
+    return Mount(bind.target, "bind", bind.source, tuple(words))
 
 
 def _mount(mount: MountOption, facts: HostFacts) -> Mount:
