@@ -14,7 +14,7 @@ from corten.runtime.launcher import Launch
 from corten.runtime.plan import Plan, Program
 from corten.runtime.steps import groups, identity, mounts, root
 
-PROOF = "hostname; touch /i-was-here; i=0; while sleep 9 & do i=$((i+1)); echo $i children of process $$; done"
+PROOF = "hostname; touch /i-was-here; i=1; while sleep 9 & do i=$((i+1)); echo -n $i processes,; done"
 
 
 def run(argv: tuple[str, ...]) -> None:
@@ -24,8 +24,9 @@ def run(argv: tuple[str, ...]) -> None:
     limit = [groups.WriteLimit(box, write) for write in resources.writes(limits, box)]
     child = (
         *(groups.JoinGroup(box), root.Isolate(), root.MountOverlay(("/",), layer="", at="/tmp")),
-        *(mounts.Mount("proc", "proc", "/proc", MountOptions()), identity.SetHostname("container")),
-        *(root.Pivot(), root.WorkingDirectory("/"), identity.NoNewPrivileges()),
+        mounts.Mount("proc", "proc", "/proc", MountOptions()),
+        mounts.Mount("bind", "/dev", "/dev", MountOptions(bind=True)),
+        *(identity.SetHostname("container"), root.Pivot(), root.WorkingDirectory("/")),
     )
     program = Program(argv, (f"PATH={os.environ['PATH']}",), os.environ["PATH"])
     undo = (groups.RemoveGroup(box),)

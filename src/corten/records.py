@@ -33,7 +33,7 @@ class Record:
         own = [name for name in cls.__annotations__ if name[0] != "_"]
         cls._fields = tuple(dict.fromkeys((*cls._fields, *own)))
         cls._defaults = {name: getattr(cls, name) for name in cls._fields if hasattr(cls, name)}
-        cls._kinds[cls.__name__] = cls
+        cls._kinds[f"{cls.__module__}.{cls.__qualname__}"] = cls
 
     def __init__(self, *args: Any, **named: Any) -> None:
         fields, values = self._fields, self.__dict__
@@ -73,10 +73,11 @@ class Record:
 def to_wire(value: Any) -> Any:
     """A value as plain tuples, numbers, strings and bytes, which `marshal` can carry to a process of the same program.
 
-    A record becomes `("R", class name, field, ...)`; other tuples and lists become `("T", item, ...)`.
+    A record becomes `("R", module and class name, field, ...)`; other tuples and lists become `("T", item, ...)`.
     """
     if isinstance(value, Record):
-        return ("R", type(value).__name__, *(to_wire(value.__dict__[name]) for name in value._fields))
+        kind = type(value)
+        return ("R", f"{kind.__module__}.{kind.__qualname__}", *(to_wire(value.__dict__[name]) for name in value._fields))
     if isinstance(value, (tuple, list)):
         return ("T", *map(to_wire, value))
     if isinstance(value, dict):

@@ -15,6 +15,7 @@ from corten.engine.prepare import Prepared, prepare
 from corten.engine.result import Result, account_line, error_of, result_of
 from corten.errors import Error
 from corten.linux import signals
+from corten.linux.signals import Mask
 from corten.runtime import channel
 from corten.runtime.launcher import Launch
 
@@ -44,7 +45,7 @@ def run_attached(options: RunOptions, *, interactive: bool, tty: bool, summary: 
         opened.append(stdin)
     mask = signals.block_all()
     try:
-        result = _Attached(prepared, (stdin, 1, 2), interactive).run()
+        result = _Attached(prepared, (stdin, 1, 2), interactive, mask).run()
     finally:
         signals.restore(mask)
         for fd in opened:
@@ -63,14 +64,14 @@ def _tell(line: str) -> None:
 class _Attached:
     """The loop of one container in the foreground."""
 
-    def __init__(self, prepared: Prepared, stdio: tuple[int, int, int], interactive: bool) -> None:
+    def __init__(self, prepared: Prepared, stdio: tuple[int, int, int], interactive: bool, mask: Mask) -> None:
         self.prepared = prepared
         self.interactive = interactive
         self.failure: Error | None = None
         self.relay: Relay | None = None
         self.signals = signals.descriptor()
         self.poll = select.poll()
-        self.launch = Launch(prepared.plan, stdio, self.on_message)
+        self.launch = Launch(prepared.plan, stdio, self.on_message, mask)
 
     def on_message(self, message: Failed | Started | Terminal, descriptors: tuple[int, ...]) -> None:
         if isinstance(message, channel.Failed):

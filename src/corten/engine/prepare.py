@@ -16,7 +16,6 @@ from corten.linux.cgroup import resources as limits
 from corten.linux.cgroup.files import Write
 from corten.linux.cgroup.group import Group
 from corten.linux.cgroup.resources import Resources
-from corten.linux.clone import NAMESPACES
 from corten.records import Record
 from corten.runtime import seccomp_default
 from corten.runtime.compile import Filter, Overlay, Setting, compile_plan
@@ -117,13 +116,12 @@ def _filter(spec: Spec, options: RunOptions, cache: str) -> Filter | None:
     if options.seccomp == "unconfined":
         return None
     if options.seccomp == "default":
-        process = spec.process
-        held = process.capabilities.bounding if process and process.capabilities else tuple(NAMESPACES)
-        profile, key = None, seccomp_default.cache_key(held)
+        held = spec.process.capabilities.bounding if spec.process and spec.process.capabilities else ()
+        key = seccomp_default.cache_key(held)
         program = seccomp.cached(lambda: seccomp_default.default_profile(held), cache, key=key)
         return Filter(program, (), "default", for_init=True)
     profile = seccomp.read_profile(options.seccomp)
-    program = seccomp.cached(lambda: profile, cache)
+    program = seccomp.cached(profile, cache)
     return Filter(program, profile.flags, options.seccomp, for_init=False)
 
 

@@ -20,6 +20,7 @@ _NAMES = (
     "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU "
     "URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
 ).split()
+ALL = (*range(1, 32), *range(34, 65))  # 32 and 33 belong to libc
 _FAULTS = (4, 5, 6, 7, 8, 11, 31)  # a blocked fault would only kill without a message
 _SIG_BLOCK, _SIG_SETMASK = 0, 2
 _SI_KERNEL = 0x80

@@ -255,8 +255,14 @@ def _name_and_tune(spec: Spec, linux: Linux, new: tuple[str, ...]) -> list[Step]
         steps.append(identity.SetHostname(spec.hostname, spec.domainname))
     if "network" in new:
         steps.append(identity.RaiseLoopback())
-    steps += [identity.Sysctl(key.replace(".", "/"), value) for key, value in linux.sysctl.items()]
+    steps += [identity.Sysctl(_sysctl_path(key), value) for key, value in linux.sysctl.items()]
     return steps
+
+
+def _sysctl_path(key: str) -> str:
+    """`net.ipv4.ip_forward` as a path; with a slash first, dots belong to names, as in sysctl(8)."""
+    dot, slash = key.find("."), key.find("/")
+    return key if 0 <= slash and (dot < 0 or slash < dot) else key.replace(".", "/")
 
 
 def _finish_root(spec: Spec, linux: Linux) -> list[Step]:

@@ -134,7 +134,7 @@ def _start(plan: Plan, stage: Stage, mask: Mask) -> int:
             signals.restore(mask)
             _exec(program)
         return pid
-    blocked = [number for number in range(1, 65) if mask.bits >> (number - 1) & 1]
+    blocked = [number for number in signals.ALL if mask.bits >> (number - 1) & 1]
     try:
         return os.posix_spawn(
             path, program.args, _environment(program), setsigmask=blocked, setsigdef=[signals.PIPE, signals.XFSZ]

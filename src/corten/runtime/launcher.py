@@ -17,6 +17,7 @@ from corten.linux import clone, kmsg, pidfd, process, signals, sockets
 from corten.linux.cgroup import events, pressure, usage
 from corten.linux.cgroup.group import Group
 from corten.linux.idmap import write_maps
+from corten.linux.signals import Mask
 from corten.runtime import channel
 from corten.runtime.account import Account, Victim
 from corten.runtime.init import run_child
@@ -32,7 +33,8 @@ class Launch:
     """One container from its launcher's side.
 
     pid, pidfd: of its first process; channel: from where its messages come; deadline: on time.monotonic, or None.
-    on_message is called with (message, descriptors) for Started, Failed and Terminal.
+    on_message is called with (message, descriptors) for Started, Failed and Terminal. mask: the signals that are
+    blocked for the program, if not those that are now.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Launch:
         plan: Plan,
         stdio: tuple[int, int, int],
         on_message: Callable[[channel.Started | channel.Failed | channel.Terminal, tuple[int, ...]], None],
+        mask: Mask | None = None,
     ) -> None:
         self.plan = plan
         self._tell = on_message
@@ -52,27 +55,27 @@ class Launch:
         self.deadline = None if plan.timeout is None else self._began + plan.timeout
         try:
             perform(plan.host, self._stage)
-            self._clone(stdio)
+            self._clone(stdio, mask)
         except BaseException:
             self._undo()
             raise
 
-    def _clone(self, stdio: tuple[int, int, int]) -> None:
+    def _clone(self, stdio: tuple[int, int, int], mask: Mask | None) -> None:
         plan, stage = self.plan, self._stage
         stage.arguments = process.argument_area()
         self.channel, stage.channel = sockets.pair()
         cgroup_fd = plan.group.open_v2() if plan.group else None
-        mask = signals.block_all()
+        now = signals.block_all()
         gc.disable()  # a collection in the child would copy pages, and could run finalizers of the launcher
         try:
             made = clone.clone3(clone_flags(plan), cgroup_fd)
             if made.pid == 0:
-                run_child(plan, stage, stdio, mask)
+                run_child(plan, stage, stdio, mask or now)
         except OSError as error:
             raise KernelError("clone with new namespaces " + " ".join(plan.namespaces), error.errno or 0) from None
         finally:
             gc.enable()
-            signals.restore(mask)
+            signals.restore(now)
             stage.channel.close()
             stage.close()
             if cgroup_fd is not None:
