@@ -26,15 +26,14 @@ _POLL_S = 0.001
 
 def set_frozen(group: Group, frozen: bool, timeout: float) -> None:
     """Freeze or thaw and wait until it is so; `KernelError` (ETIMEDOUT), and then thawed, after `timeout` seconds."""
-    directory = group.directory("freezer")
+    # v2 wherever there is one: a process that the v1 freezer holds cannot even be killed
+    v2 = group.directory("cgroup")
+    directory = v2 or group.directory("freezer")
     if directory is None:
         raise Unsupported("freeze: the group has neither a v1 freezer nor a v2 directory")
     deadline = time.monotonic() + timeout
     try:
-        if group.version("freezer") == 2:
-            reached = _freeze_v2(directory, frozen, deadline)
-        else:
-            reached = _freeze_v1(directory, frozen, deadline)
+        reached = (_freeze_v2 if v2 else _freeze_v1)(directory, frozen, deadline)
     except OSError as error:
         raise KernelError(f"{'freeze' if frozen else 'thaw'} control group {directory}", error.errno or 0) from error
     if not reached:

@@ -12,6 +12,7 @@ import os
 from corten.errors import KernelError, Unsupported
 from corten.linux import syscalls
 from corten.linux.cgroup import files
+from corten.linux.cgroup.convert import PAGE
 from corten.linux.cgroup.group import children
 from corten.records import Record
 
@@ -20,17 +21,20 @@ if TYPE_CHECKING:
     from corten.linux.cgroup.group import Group
 
 _IN_MODIFY, _IN_DELETE_SELF = 0x2, 0x400
+# the most that one kernel allocation takes at once before the killer is called: order 3 (PAGE_ALLOC_COSTLY_ORDER)
+_CHARGE_BYTES = 8 * PAGE
 
 
 class OomEvents(Record):
     """Counts, of the group and the groups below it.
 
     oom: how often a limit here made the kernel look for a victim (None on v1, which does not count it); oom_kill:
-    processes killed;
-    group_kill: whole groups killed (memory.oom.group, v2); limit_hits: how often memory was refused at this group's
-    own limit
-    (v1: failcnt, v2: `max`; reclaim may have helped); oom_local: like `oom`, for this group's own limit alone (v2).
-    oom_kill without limit_hits: the memory of an ancestor, or of the machine, ran out.
+    processes
+    killed; group_kill: whole groups killed (memory.oom.group, v2); limit_hits: how often memory was refused at this
+    group's
+    own limit (reclaim may have helped; None where v1 does not count it, as Linux 6.18); oom_local: like `oom`, for this
+    group's own limit alone (v2); own_limit: whether this group's own limit was ever reached.
+    oom_kill without own_limit: the memory of a group below, of an ancestor, or of the machine ran out.
     """
 
     oom: int | None = None
@@ -38,6 +42,7 @@ class OomEvents(Record):
     group_kill: int | None = None
     limit_hits: int | None = None
     oom_local: int | None = None
+    own_limit: bool | None = None
 
 
 class Hits(Record):
@@ -53,11 +58,23 @@ def oom(group: Group) -> OomEvents:
     if directory is None:
         return OomEvents()
     if group.version("memory") == 1:
-        return OomEvents(oom_kill=_kills_v1(directory), limit_hits=files.number(f"{directory}/memory.failcnt"))
+        return _oom_v1(directory)
     total = files.pairs(f"{directory}/memory.events") or {}
     local = files.pairs(f"{directory}/memory.events.local") or {}
+    hits = local.get("max")
+    kills, groups = total.get("oom_kill"), total.get("oom_group_kill")
+    return OomEvents(total.get("oom"), kills, groups, hits, local.get("oom"), None if hits is None else hits > 0)
+
+
+def _oom_v1(directory: str) -> OomEvents:
+    reached, hits = False, 0
+    # with a limit on memory plus swap that is no higher than the one on memory, only the former is reached
+    for name in ("memory", "memory.memsw"):
+        limit, peak = (files.number(f"{directory}/{name}.{file}_in_bytes") for file in ("limit", "max_usage"))
+        reached = reached or (limit is not None and peak is not None and peak + _CHARGE_BYTES >= limit)
+        hits += files.number(f"{directory}/{name}.failcnt") or 0
     return OomEvents(
-        total.get("oom"), total.get("oom_kill"), total.get("oom_group_kill"), local.get("max"), local.get("oom")
+        oom_kill=_kills_v1(directory), limit_hits=None if reached and not hits else hits, own_limit=reached or hits > 0
     )
 
 

@@ -199,10 +199,9 @@ class Group(Record):
 def place(layout: Layout, name: str, parent: str | None = None, need: Iterable[str] = frozenset()) -> Group:
     """Where a group of that name goes; reads the tree and changes nothing.
 
-    parent: a path from the root of each mount (`/a/b`); None: below our own group, or on v2 below its nearest
-    ancestor that can have
-    children with the controllers. need: controllers that must be there (`memory`, `cpu`, `cpuset`, `pids`, `io`,
-    `devices`, ...).
+    parent: a path from the root of each mount (`/a/b`); None: below our own group, or on v2 below its nearest ancestor that
+    can have children with the controllers (decided once for each layout, need and user). need: controllers that must be
+    there (`memory`, `cpu`, `cpuset`, `pids`, `io`, `devices`, ...).
     Hierarchies that cannot be written and are not needed are left out (`left_out`). `InvalidInput`: not a name;
     `Unsupported`: a needed controller cannot be had, and what to do about it.
     """
@@ -210,24 +209,38 @@ def place(layout: Layout, name: str, parent: str | None = None, need: Iterable[s
         raise InvalidInput(f"{name!r} is not a name for a control group")
     if parent is not None:
         parent = _clean(parent)
-    wanted = {"io" if controller == "blkio" else controller for controller in need}
+    wanted = frozenset("io" if controller == "blkio" else controller for controller in need)
+    if parent is not None:
+        dirs = _place(layout, parent, wanted)
+    else:
+        key = (id(layout), wanted, os.geteuid())
+        cached = _placed.get(key)
+        if cached is None or cached[0] is not layout:
+            cached = _placed[key] = (layout, _place(layout, None, wanted))
+        dirs = cached[1]
+    return Group(tuple(GroupDir(own.version, own.controllers, f"{own.path}/{name}", own.enable) for own in dirs))
+
+
+# where groups go: deciding took as long as making one (150 us of 1 ms, hybrid, measured), and a process rarely moves
+_placed: dict[tuple[int, frozenset[str], int], tuple[Layout, list[GroupDir]]] = {}
+
+
+def _place(layout: Layout, parent: str | None, wanted: frozenset[str]) -> list[GroupDir]:
+    """The directories, less the name."""
     missing = set(wanted)
     dirs = []
     for hierarchy in layout.hierarchies:
-        if hierarchy.version == 1:
-            found = _place_v1(hierarchy, name, parent)
-        else:
-            found = _place_v2(hierarchy, name, parent, wanted)
-        if found is not None:
-            dirs.append(found)
-            missing.difference_update(found.controllers)
-            if "blkio" in found.controllers:
+        placed = _place_v1(hierarchy, parent) if hierarchy.version == 1 else _place_v2(hierarchy, parent, wanted)
+        if placed is not None:
+            dirs.append(placed)
+            missing.difference_update(placed.controllers)
+            if "blkio" in placed.controllers:
                 missing.discard("io")
-            if found.version == 2:
+            if placed.version == 2:
                 missing -= _IN_EVERY_V2
     if missing:
         raise Unsupported(_why_not(layout, sorted(missing)))
-    return Group(tuple(dirs))
+    return dirs
 
 
 def left_out(layout: Layout, group: Group) -> tuple[str, ...]:
@@ -247,23 +260,23 @@ def _clean(parent: str) -> str:
     return "/" + "/".join(parts)
 
 
-def _place_v1(hierarchy: Hierarchy, name: str, parent: str | None) -> GroupDir | None:
+def _place_v1(hierarchy: Hierarchy, parent: str | None) -> GroupDir | None:
     if hierarchy.controllers[0].startswith("name="):
         return None
     base = hierarchy.directory(hierarchy.own if parent is None else parent)
     if not os.access(_existing(base) if parent else base, os.W_OK | os.X_OK, effective_ids=True):
         return None
-    return GroupDir(1, hierarchy.controllers, f"{base}/{name}")
+    return GroupDir(1, hierarchy.controllers, base)
 
 
-def _place_v2(hierarchy: Hierarchy, name: str, parent: str | None, wanted: set[str]) -> GroupDir | None:
+def _place_v2(hierarchy: Hierarchy, parent: str | None, wanted: frozenset[str]) -> GroupDir | None:
     need = wanted.intersection(hierarchy.controllers)
     if parent is not None:
-        return _place_below(hierarchy, name, parent, need)
+        return _place_below(hierarchy, parent, need)
     worth = _WORTH_CLIMBING.intersection(hierarchy.controllers)
     path, nearest = hierarchy.own, None
     while True:
-        found = _hosted(hierarchy, path, name, need)
+        found = _hosted(hierarchy, path, need)
         if found is not None and need.issubset(found.controllers):
             if worth.issubset(found.controllers):
                 return found
@@ -273,7 +286,7 @@ def _place_v2(hierarchy: Hierarchy, name: str, parent: str | None, wanted: set[s
         path = path.rpartition("/")[0] or "/"
 
 
-def _hosted(hierarchy: Hierarchy, path: str, name: str, need: set[str]) -> GroupDir | None:
+def _hosted(hierarchy: Hierarchy, path: str, need: frozenset[str]) -> GroupDir | None:
     """The group as a child of the existing v2 group at `path`; None where we may not make one there."""
     base = hierarchy.directory(path)
     if not _ours(base):
@@ -286,10 +299,10 @@ def _hosted(hierarchy: Hierarchy, path: str, name: str, need: set[str]) -> Group
     ]
     if enable and not _may_enable(base):
         enable = []
-    return GroupDir(2, (*have, *enable), f"{base}/{name}", tuple(enable))
+    return GroupDir(2, (*have, *enable), base, tuple(enable))
 
 
-def _place_below(hierarchy: Hierarchy, name: str, parent: str, need: set[str]) -> GroupDir | None:
+def _place_below(hierarchy: Hierarchy, parent: str, need: frozenset[str]) -> GroupDir | None:
     base = hierarchy.directory(parent)
     existing = _existing(base)
     if not _ours(existing):
@@ -301,7 +314,7 @@ def _place_below(hierarchy: Hierarchy, name: str, parent: str, need: set[str]) -
         for controller in hierarchy.controllers
         if controller not in have and (controller in need or (controller in _USUAL and controller in offered))
     ]
-    return GroupDir(2, (*have, *enable), f"{base}/{name}", tuple(enable))
+    return GroupDir(2, (*have, *enable), base, tuple(enable))
 
 
 def _existing(path: str) -> str:

@@ -78,7 +78,10 @@ def cpu(cpu: Cpu, now: Now) -> list[Write]:
             line = expect = f"{now.cpu_quota or 'max'} {cpu.period}"
         limit.append(Write("cpu", "cpu.max", line, expect, _CPU + ("quota" if cpu.quota else "period")))
     if cpu.burst is not None:
-        limit.append(Write("cpu", "cpu.max.burst", str(cpu.burst), str(cpu.burst), _CPU + "burst"))
+        burst = Write("cpu", "cpu.max.burst", str(cpu.burst), str(cpu.burst), _CPU + "burst")
+        # the burst must not be above the quota at any moment
+        lower = now.cpu_burst is not None and cpu.burst < now.cpu_burst
+        limit.insert(0 if lower else len(limit), burst)
     return found + limit
 
 
