@@ -286,8 +286,7 @@ def set_sets(sets: Sets, available_only: bool = False) -> None:
     try:
         syscalls.call("capset", _header(), data)
     except PermissionError:
-        effective, permitted, inheritable = map(names, _get())
-        held = Sets(names(_bounding()), effective, inheritable, permitted)
+        held = Sets(names(_bounding()), *(names(_get()[place]) for place in (0, 2, 1)))
         available(sets.replace(bounding=(), ambient=()), held)
         raise
     syscalls.call("prctl", _PR_SET_KEEPCAPS, 0, 0, 0, 0)
