@@ -13,8 +13,6 @@ from __future__ import annotations
 from corten.linux.capabilities import Sets
 from corten.linux.idmap import IdMapping
 from corten.runtime.spec.container import VERSION, Mount, Root, Spec
-from corten.runtime.spec.decoding import decode, decode_as, encode, unknown_fields
-from corten.runtime.spec.files import load, load_as, parse
 from corten.runtime.spec.hooks import Hook, Hooks
 from corten.runtime.spec.linux import (
     Device,
@@ -35,7 +33,12 @@ from corten.runtime.spec.process import (
     Scheduler,
     User,
 )
-from corten.runtime.spec.validation import validate, validate_process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from corten.runtime.spec.decoding import decode, decode_as, encode, unknown_fields
+    from corten.runtime.spec.files import load, load_as, parse
+    from corten.runtime.spec.validation import validate, validate_process
 
 __all__ = [
     "VERSION",
@@ -71,3 +74,24 @@ __all__ = [
     "validate",
     "validate_process",
 ]
+
+# `corten run` makes its specs itself: what reads and checks JSON is loaded when somebody asks for it.
+_LATER = {
+    "decode": "decoding",
+    "decode_as": "decoding",
+    "encode": "decoding",
+    "unknown_fields": "decoding",
+    "load": "files",
+    "load_as": "files",
+    "parse": "files",
+    "validate": "validation",
+    "validate_process": "validation",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
