@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from corten.errors import KernelError
-from corten.linux.cgroup import files, group, layout, limits, resources, usage
+from corten.linux.cgroup import directories, files, group, layout, limits, resources, usage
 from corten.linux.cgroup.group import Group
 from corten.linux.cgroup.resources import (
     BlockIO,
@@ -65,7 +65,7 @@ def test_a_parent_that_is_not_there_is_made_with_the_controllers() -> None:
 def test_cpus_that_v2_takes_and_does_not_give_are_an_error(made: Group) -> None:
     put(made, Resources(cpu=Cpu(cpus="0")))
     (part,) = made.dirs
-    group._enable(part.path, ("cpuset",))
+    directories.enable(part.path, ("cpuset",))
     inner = Group((part.replace(path=f"{part.path}/inner"),))
     inner.create()
     with pytest.raises(KernelError, match=r"cpuset\.cpus\.effective .*: wanted 0-1, the kernel holds 0"):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from corten.errors import InvalidInput, KernelError, NameInUse, Unsupported
-from corten.linux.cgroup import ending, events, files, group, layout, limits, pressure, resources, usage
+from corten.linux.cgroup import directories, ending, events, files, group, layout, limits, pressure, resources, usage
 from corten.linux.cgroup.devices import attached
 from corten.linux.cgroup.files import Write
 from corten.linux.cgroup.group import Group
@@ -302,7 +302,7 @@ def test_a_limit_below_what_is_in_use(made: Group) -> None:
 def test_the_tightest_limit_on_the_way_up_holds(made: Group) -> None:
     put(made, Resources(memory=Memory(limit=50 * MIB), pids=Pids(10), cpu=Cpu(quota=150_000, period=100_000)))
     if made.version("memory") == 2:
-        group._enable(made.directory("memory") or "", ("memory", "pids", "cpu"))
+        directories.enable(made.directory("memory") or "", ("memory", "pids", "cpu"))
     inner = Group(tuple(part.replace(path=f"{part.path}/inner", enable=()) for part in made.dirs))
     inner.create()
     assert limits.effective(inner, "memory") == 50 * MIB
@@ -418,7 +418,7 @@ def test_out_of_memory_is_counted_and_wakes_the_watch(made: Group) -> None:
 
 def test_out_of_memory_in_a_nested_group_is_counted(made: Group) -> None:
     if made.version("memory") == 2:
-        group._enable(made.directory("memory") or "", ("memory",))
+        directories.enable(made.directory("memory") or "", ("memory",))
     inner = Group(tuple(part.replace(path=f"{part.path}/inner", enable=()) for part in made.dirs))
     inner.create()
     put(inner, Resources(memory=Memory(limit=16 * MIB, swap=16 * MIB)))

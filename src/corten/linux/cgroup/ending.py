@@ -14,7 +14,7 @@ import time
 
 from corten.errors import KernelError, Unsupported
 from corten.linux.cgroup import files
-from corten.linux.cgroup.group import children
+from corten.linux.cgroup.directories import children, procs, put
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _freeze_v2(directory: str, frozen: bool, deadline: float) -> bool:
     wanted = f"frozen {int(frozen)}"
     fd = os.open(f"{directory}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _write(f"{directory}/cgroup.freeze", b"1" if frozen else b"0")
+        put(f"{directory}/cgroup.freeze", b"1" if frozen else b"0")
         return _wait_for(fd, wanted, deadline)
     finally:
         os.close(fd)
@@ -76,7 +76,7 @@ def _freeze_v1(directory: str, frozen: bool, deadline: float) -> bool:
     while True:
         # written again each time: a process that forks meanwhile leaves the state at FREEZING (kernel's
         # freezer-subsystem.rst)
-        _write(path, wanted.encode())
+        put(path, wanted.encode())
         if files.require(path).strip() == wanted:
             return True
         if time.monotonic() >= deadline:
@@ -118,7 +118,7 @@ def remove_busy(busy: list[GroupDir], timeout: float) -> None:
     for own in busy:
         while not _remove_tree(own.path):
             if time.monotonic() >= deadline:
-                left = _held_by(own.path)
+                left = procs(own.path)
                 hint = f"{_name(left)} still in it" if left else "the kernel has not let go of it"
                 raise KernelError(f"remove control group {own.path}", errno.EBUSY, hint)
             if own.version == 2:
@@ -153,22 +153,6 @@ def _wait_empty(path: str, deadline: float) -> None:
         os.close(fd)
 
 
-def _held_by(path: str) -> list[int]:
-    found = files.text(f"{path}/cgroup.procs")
-    pids = [int(pid) for pid in (found or "").split()]
-    for child in children(path):
-        pids += _held_by(child)
-    return pids
-
-
 def _name(pids: list[int] | tuple[int, ...]) -> str:
     shown = ", ".join(map(str, pids[:5]))
     return f"{len(pids)} process{'es' if len(pids) != 1 else ''} (pid {shown}{', ...' if len(pids) > 5 else ''})"
-
-
-def _write(path: str, value: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, value)
-    finally:
-        os.close(fd)

@@ -13,7 +13,7 @@ from corten.errors import KernelError, Unsupported
 from corten.linux import syscalls
 from corten.linux.cgroup import files
 from corten.linux.cgroup.convert import PAGE
-from corten.linux.cgroup.group import children
+from corten.linux.cgroup.directories import children
 from corten.records import Record
 
 TYPE_CHECKING = False

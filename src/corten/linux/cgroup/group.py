@@ -11,8 +11,8 @@ from __future__ import annotations
 import errno
 import os
 
-from corten.errors import InvalidInput, KernelError, NameInUse, Unsupported
-from corten.linux.cgroup import files
+from corten.errors import InvalidInput, KernelError, Unsupported
+from corten.linux.cgroup import directories, files
 from corten.records import Record
 
 TYPE_CHECKING = False
@@ -83,18 +83,21 @@ class Group(Record):
         made: list[str] = []
         try:
             for own in self.dirs:
-                _make(own)
+                directories.make(own)
                 made.append(own.path)
-                if "cpuset" in own.controllers and own.version == 1:
-                    _inherit_cpuset(own.path)
         except BaseException:
             for path in made:
                 os.rmdir(path)
             raise
 
-    def join(self) -> None:
-        """Move the calling thread (on v2 its process) into the group. `KernelError`."""
+    def join(self, v2: bool = True) -> None:
+        """Move the calling thread (on v2 its process) into the group. `KernelError`.
+
+        v2: False for a process that was cloned into the v2 directory, and need not move there again.
+        """
         for own in self.dirs:
+            if own.version == 2 and not v2:
+                continue
             path = f"{own.path}/{'tasks' if own.version == 1 else 'cgroup.procs'}"
             try:
                 fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -137,7 +140,7 @@ class Group(Record):
     def procs(self) -> tuple[int, ...]:
         """The ids of all processes in the group and in groups below it; empty where the group is gone."""
         own = self._v2() or (self.dirs[0] if self.dirs else None)
-        return tuple(_procs(own.path)) if own else ()
+        return tuple(directories.procs(own.path)) if own else ()
 
     def kill(self, timeout: float = 10.0) -> None:
         """Kill every process in the group and below. Returns when the kernel has been told (they may still be dying).
@@ -148,7 +151,7 @@ class Group(Record):
         own = self._v2()
         if own is not None:
             try:
-                _put(f"{own.path}/cgroup.kill", b"1")
+                directories.put(f"{own.path}/cgroup.kill", b"1")
                 return
             except FileNotFoundError:
                 if not os.path.isdir(own.path):
@@ -199,9 +202,9 @@ class Group(Record):
 def place(layout: Layout, name: str, parent: str | None = None, need: Iterable[str] = frozenset()) -> Group:
     """Where a group of that name goes; reads the tree and changes nothing.
 
-    parent: a path from the root of each mount (`/a/b`); None: below our own group, or on v2 below its nearest ancestor that
-    can have children with the controllers (decided once for each layout, need and user). need: controllers that must be
-    there (`memory`, `cpu`, `cpuset`, `pids`, `io`, `devices`, ...).
+    parent: a path from the root of each mount (`/a/b`); None: below our own group, or on v2 below its nearest ancestor
+    that can have children with the controllers (decided once for each layout, need and user). need: controllers that
+    must be there (`memory`, `cpu`, `cpuset`, `pids`, `io`, `devices`, ...).
     Hierarchies that cannot be written and are not needed are left out (`left_out`). `InvalidInput`: not a name;
     `Unsupported`: a needed controller cannot be had, and what to do about it.
     """
@@ -351,104 +354,6 @@ def _why_not(layout: Layout, missing: list[str]) -> str:
     if layout.kind == "v2":
         return f"no control group for {what}: run it under `systemd-run --user --scope -p Delegate=yes ...`, or as root"
     return f"no control group for {what}: run as root, or have root make a group and chown it to you"
-
-
-# --- acting
-
-
-def _make(own: GroupDir) -> None:
-    parent = os.path.dirname(own.path)
-    if own.enable and os.path.isdir(parent):
-        _enable(parent, own.enable)
-    try:
-        os.mkdir(own.path)
-    except FileExistsError as error:
-        raise NameInUse(f"control group {own.path} exists already") from error
-    except FileNotFoundError:
-        _make_parents(parent, own.enable, "cpuset" in own.controllers and own.version == 1)
-        os.mkdir(own.path)
-    except OSError as error:
-        raise KernelError(f"make control group {own.path}", error.errno or 0) from error
-
-
-def _make_parents(path: str, enable: tuple[str, ...], cpuset: bool) -> None:
-    above = os.path.dirname(path)
-    if not os.path.isdir(above):
-        _make_parents(above, enable, cpuset)
-    try:
-        os.mkdir(path)
-    except FileExistsError:
-        return
-    except OSError as error:
-        raise KernelError(f"make control group {path}", error.errno or 0) from error
-    if cpuset:
-        _inherit_cpuset(path)
-    if enable:
-        _enable(path, enable)
-
-
-def _enable(path: str, controllers: tuple[str, ...]) -> None:
-    """v2: hand controllers down to the children of `path`, from as far up as is needed."""
-    file = f"{path}/cgroup.subtree_control"
-    try:
-        have = files.require(file).split()
-        missing = [name for name in controllers if name not in have]
-        if not missing:
-            return
-        offered = files.require(f"{path}/cgroup.controllers").split()
-        above = tuple(name for name in missing if name not in offered)
-        if above:
-            _enable(os.path.dirname(path), above)
-        _put(file, " ".join(f"+{name}" for name in missing).encode())
-    except OSError as error:
-        hint = (
-            "the group has processes of its own, so it cannot have limited children"
-            if error.errno == errno.EBUSY
-            else ""
-        )
-        raise KernelError(f"enable {' '.join(controllers)} in {file}", error.errno or 0, hint) from error
-
-
-def _inherit_cpuset(path: str) -> None:
-    """v1: a new cpuset has no CPUs and no memory nodes, and nothing can join it until it has."""
-    for name in ("cpuset.cpus", "cpuset.mems"):
-        above = os.path.dirname(path)
-        try:
-            while not (value := files.require(f"{above}/{name}").strip()):
-                above = os.path.dirname(above)
-            _put(f"{path}/{name}", value.encode())
-        except OSError as error:
-            os.rmdir(path)
-            raise KernelError(f"copy {name} to {path}", error.errno or 0) from error
-
-
-def _procs(path: str) -> list[int]:
-    try:
-        ids = [int(pid) for pid in files.require(f"{path}/cgroup.procs").split()]
-    except FileNotFoundError:
-        return []
-    for child in children(path):
-        ids += _procs(child)
-    return ids
-
-
-def children(path: str) -> list[str]:
-    """The directories of the groups directly below a group's directory."""
-    try:
-        if os.stat(path).st_nlink == 2:  # kernfs counts sub-directories as links
-            return []
-        with os.scandir(path) as entries:
-            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return []
-
-
-def _put(path: str, value: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, value)
-    finally:
-        os.close(fd)
 
 
 def _join_hint(error: int | None) -> str:
