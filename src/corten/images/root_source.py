@@ -1,0 +1,35 @@
+"""What a root file system is made of, as data."""
+
+from __future__ import annotations
+
+from corten.records import Record
+
+
+class Bind(Record):
+    """A directory or file of the host to show at `target`; with `recursive`, what is mounted below it too."""
+
+    source: str
+    target: str
+    read_only: bool = True
+    recursive: bool = True
+
+
+class Layer(Record):
+    """An overlay of its own at `target`, with its own writable part; `lowers` are directories, topmost first."""
+
+    target: str
+    lowers: tuple[str, ...]
+
+
+class RootSource(Record):
+    """What a root file system is made of, in the order of mounting: overlay of `lowers`, then `layers`, then `binds`.
+
+    lowers: directories, topmost first; env: variables that the image sets (never changed after it was made);
+    workdir: where the program starts, an absolute path.
+    """
+
+    lowers: tuple[str, ...]
+    binds: tuple[Bind, ...] = ()
+    env: dict[str, str] = {}
+    workdir: str = "/"
+    layers: tuple[Layer, ...] = ()
