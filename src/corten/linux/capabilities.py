@@ -32,7 +32,7 @@ _MOST = 64  # two 32-bit words in version 3 of capset(2)
 
 _PR_SET_KEEPCAPS, _PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_CAP_AMBIENT = 8, 23, 24, 47
 _AMBIENT_RAISE, _AMBIENT_CLEAR_ALL = 2, 4
-_EPERM, _EINVAL = 1, 22
+_EINVAL = 22
 _VERSION_3 = 0x20080522
 _LOW = 0xFFFFFFFF
 
@@ -110,8 +110,9 @@ def parse(word: str, label: str = "capability") -> str:
 def _suggestion(name: str) -> str:
     import difflib
 
-    near = difflib.get_close_matches(name.upper(), ALL, 1)
-    return f"; did you mean {near[0]}?" if near else "; see capabilities(7) for the names"
+    # without the prefix, which makes everything alike
+    near = difflib.get_close_matches(name.upper().removeprefix("CAP_"), [known[4:] for known in ALL], 1)
+    return f"; did you mean CAP_{near[0]}?" if near else "; see capabilities(7) for the names"
 
 
 def combine(default: Iterable[str], add: Iterable[str] = (), drop: Iterable[str] = ()) -> tuple[str, ...]:
@@ -240,26 +241,34 @@ def drop_bounding(keep: Iterable[str], available_only: bool = False) -> None:
     kept = mask(keep)
     lacking = []
     for position in range(_MOST):
-        wanted = kept >> position & 1
         try:
-            if wanted:
-                if not syscalls.call("prctl", _PR_CAPBSET_READ, position, 0, 0, 0):
+            if kept >> position & 1:
+                if not _bounds(position):
                     lacking.append(name_of(position))
             else:
-                syscalls.call("prctl", _PR_CAPBSET_DROP, position, 0, 0, 0)
+                _drop(position)
         except OSError as error:
-            if error.errno == _EINVAL:  # beyond what this kernel knows
-                lacking += names(kept >> position << position)
-                break
-            if error.errno != _EPERM:
+            if error.errno != _EINVAL:
                 raise
-            if syscalls.call("prctl", _PR_CAPBSET_READ, position, 0, 0, 0):
-                raise Unsupported(
-                    f"capabilities: cannot drop {name_of(position)} from the bounding set: "
-                    "this process does not hold CAP_SETPCAP, which that needs"
-                ) from None
+            lacking += names(kept >> position << position)  # beyond what this kernel knows
+            break
     if lacking and not available_only:
         raise _lacking(tuple(lacking), "bounding")
+
+
+def _bounds(position: int) -> bool:
+    return syscalls.call("prctl", _PR_CAPBSET_READ, position, 0, 0, 0) == 1
+
+
+def _drop(position: int) -> None:
+    try:
+        syscalls.call("prctl", _PR_CAPBSET_DROP, position, 0, 0, 0)
+    except PermissionError:  # also for what is not in the set, or does not exist: then nothing is to be done
+        if _bounds(position):
+            raise Unsupported(
+                f"capabilities: cannot drop {name_of(position)} from the bounding set: "
+                "this process does not hold CAP_SETPCAP, which that needs"
+            ) from None
 
 
 def keep_across_setuid() -> None:
@@ -296,7 +305,7 @@ def _bounding() -> int:
     bits = 0
     for position in range(_MOST):
         try:
-            bits |= syscalls.call("prctl", _PR_CAPBSET_READ, position, 0, 0, 0) << position
+            bits |= _bounds(position) << position
         except OSError:
             break
     return bits
