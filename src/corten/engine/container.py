@@ -115,8 +115,9 @@ class Container:
 
     def _until(self, condition: Callable[[], bool], deadline: float | None) -> bool:
         poll = select.poll()
-        poll.register(self._reports.fileno(), select.POLLIN)
         with self._lock:
+            if not condition():
+                poll.register(self._reports.fileno(), select.POLLIN)
             while not condition():
                 patience = None if deadline is None else max(0.0, (deadline - time.monotonic()) * 1000)
                 if not poll.poll(patience):
@@ -131,17 +132,15 @@ class Container:
         deadline = None if timeout is None else time.monotonic() + timeout
         if not self._until(self._over, deadline):
             raise TimeoutError(f"container {self.id} still runs after {timeout:g} s")
-        self._settle()
+        self._let_go()
         if self._result is None:
             assert self._failure is not None
             raise self._failure
         return self._result
 
-    def _settle(self) -> None:
-        """The end of file of the reports says that everything the plan made has been undone."""
+    def _let_go(self) -> None:
+        """Close what leads to the container; its account came after everything it was made of had been removed."""
         with self._lock:
-            while self._pidfd >= 0 and self._failure is None and self._result is None:
-                self._take_report()
             if self._pidfd >= 0:
                 os.close(self._pidfd)
                 self._pidfd = -1
@@ -150,7 +149,7 @@ class Container:
     def running(self) -> bool:
         """Whether it still runs, as far as has been reported until now."""
         with self._lock:
-            if not self._over() and self._reports.fileno() >= 0:
+            if not self._over():
                 poll = select.poll()
                 poll.register(self._reports.fileno(), select.POLLIN)
                 while not self._over() and poll.poll(0):
@@ -160,7 +159,9 @@ class Container:
     def kill(self, signal: int | str = "KILL") -> None:
         """Send a signal to the program (by way of its init). KILL ends every process of the container."""
         number = signals.parse(str(signal))
-        if not self._over():
+        with self._lock:
+            if self._over():
+                return
             if number == signals.KILL and self._group and "pid" not in self._plan.namespaces:
                 self._group.kill()
             pidfd.send_signal(self._pidfd, number)
@@ -224,11 +225,7 @@ class Container:
         for file in (self.stdin, self.stdout, self.stderr):
             if file is not None:
                 file.close()
-        if self._reports.fileno() >= 0:
-            self._reports.close()
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
+        self._let_go()
 
 
 def _stream(number: int, wish: int | None, opened: list[int]) -> tuple[int | None, int]:

@@ -21,6 +21,7 @@ from corten.runtime import seccomp_default
 from corten.runtime.compile import Filter, Overlay, Setting, compile_plan
 from corten.runtime.plan import Plan
 from corten.runtime.spec import Spec
+from corten.runtime.steps.root import Below
 
 
 class Prepared(Record):
@@ -74,11 +75,9 @@ def _overlay(options: RunOptions, source: RootSource, directory: str) -> Overlay
         if options.rootfs is None:
             raise InvalidInput("--writable direct: an image is never written to; it needs --rootfs")
         return None
-    if writable == "throwaway":
-        return Overlay(source.lowers, directory)
-    if writable == "tmpfs":
-        return Overlay(source.lowers, "")
-    return Overlay(source.lowers, writable)
+    layer = {"throwaway": directory, "tmpfs": ""}.get(writable, writable)
+    below = tuple(Below(own.target, own.lowers, own.target.strip("/").replace("/", "-")) for own in source.layers)
+    return Overlay(source.lowers, layer, below=below)
 
 
 def _limits(

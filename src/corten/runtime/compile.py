@@ -18,7 +18,7 @@ from corten.runtime.plan import Plan, Program
 from corten.runtime.spec import Linux, Process, Spec
 from corten.runtime.spec import Mount as MountSpec
 from corten.runtime.step import Step
-from corten.runtime.steps import cover, groups, identity, layer, namespaces, nodes, root
+from corten.runtime.steps import cover, group_binds, groups, identity, layer, namespaces, no_pivot, nodes, root
 from corten.runtime.steps import mounts as mounting
 
 _PROPAGATION = {
@@ -31,11 +31,15 @@ DEFAULT_SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Overlay(Record):
-    """A root made of layers. layer: directory with upper and work, made if missing; "" for one in memory."""
+    """A root made of layers. layer: directory with upper and work, made if missing; "" for one in memory.
+
+    below: places below the root that are overlays of their own.
+    """
 
     lowers: tuple[str, ...]
     layer: str
     size: int = 0
+    below: tuple[root.Below, ...] = ()
 
 
 class Filter(Record):
@@ -53,6 +57,10 @@ class Setting(Record):
     directory: the container's own on the host; name_file: claimed for its name, "" without one; overlay: the root,
     None for the spec's `root.path` itself; group and writes: the control group and its limits; layout: of this
     machine; privileged: whether the launcher is root; files: (path, content) written into the root; timeout: seconds.
+    detached: the container outlives its launcher (OCI `create`): directory and group are claimed and removed by others,
+    namespaces are joined by the clone, and the filter is loaded after all waiting; keyring: name of the new one, "" for
+    none; pivot: by pivot_root, else by moving the root (OCI `--no-pivot`); entering, before_pivot: steps to add where
+    the child is still the host's (its /proc is there) and when the root is filled.
     """
 
     directory: str
@@ -68,6 +76,11 @@ class Setting(Record):
     timeout: float | None = None
     keep_fds: int = 0
     files: tuple[tuple[str, str], ...] = ()
+    detached: bool = False
+    keyring: str = "corten"
+    pivot: bool = True
+    entering: tuple[Step, ...] = ()
+    before_pivot: tuple[Step, ...] = ()
 
 
 def compile_plan(spec: Spec, setting: Setting) -> Plan:
@@ -86,7 +99,8 @@ def compile_plan(spec: Spec, setting: Setting) -> Plan:
         *_enter(process, linux, setting, new, joined),
         *_fill_root(spec, process, linux, setting, in_userns),
         *_name_and_tune(spec, linux, new),
-        *_finish_root(spec, linux),
+        *setting.before_pivot,
+        *_finish_root(spec, linux, setting.pivot),
         root.WorkingDirectory(process.cwd),
     )
     rights, payload = _give_up_rights(process, linux, setting)
@@ -104,6 +118,7 @@ def compile_plan(spec: Spec, setting: Setting) -> Plan:
         timeout=setting.timeout,
         group=setting.group,
         keep_fds=setting.keep_fds,
+        joined=joined if setting.detached else (),
     )
 
 
@@ -112,15 +127,18 @@ def _prepare(linux: Linux, setting: Setting, new: tuple[str, ...], joined: tuple
     if setting.name_file:
         what = "the name " + setting.name_file.rpartition("/")[2]
         steps.append(layer.Claim(setting.name_file, what, directory=False))
-    steps.append(layer.Claim(setting.directory, "the container id"))
+    if not setting.detached:
+        steps.append(layer.Claim(setting.directory, "the container id"))
     if setting.record:
         # Before anything that a sweeper would have to find.
         steps.append(layer.WriteRecord(f"{setting.directory}/record", setting.record))
-    steps += [namespaces.OpenNamespace(kind, path) for kind, path in joined]
+    if not setting.detached:
+        steps += [namespaces.OpenNamespace(kind, path) for kind, path in joined]
     if setting.overlay and setting.overlay.layer:
         owner = [to_host(0, maps) or 0 if "user" in new and setting.privileged else 0
                  for maps in (linux.uid_mappings, linux.gid_mappings)]  # fmt: skip
-        steps.append(layer.MakeLayer(setting.overlay.layer, *owner))
+        names = tuple(below.name for below in setting.overlay.below)
+        steps.append(layer.MakeLayer(setting.overlay.layer, owner[0], owner[1], names))
     if setting.group:
         steps.append(groups.MakeGroup(setting.group))
         steps += [groups.WriteLimit(setting.group, write) for write in setting.writes]
@@ -131,6 +149,8 @@ def _prepare(linux: Linux, setting: Setting, new: tuple[str, ...], joined: tuple
 
 def _undo(setting: Setting) -> list[Step]:
     steps: list[Step] = []
+    if setting.detached:
+        return steps
     if setting.group:
         steps.append(groups.RemoveGroup(setting.group))
     steps.append(layer.RemoveTree(setting.directory))
@@ -153,16 +173,20 @@ def _enter(
     if "time" in new:
         offsets = tuple((clock, offset.secs, offset.nanosecs) for clock, offset in linux.time_offsets.items())
         steps.append(namespaces.TimeOffsets(offsets))
+    steps += setting.entering
     # After the steps that write to /proc/self, before others can see this process.
     steps.append(identity.Shield())
-    steps += [namespaces.JoinNamespace(kind, path) for kind, path in joined if kind != "pid"]
+    if not setting.detached:
+        steps += [namespaces.JoinNamespace(kind, path) for kind, path in joined if kind != "pid"]
     if "user" in new:
         steps.append(identity.BecomeMappedRoot(_first(linux.uid_mappings), _first(linux.gid_mappings)))
     elif any(kind == "user" for kind, _ in joined):
         steps.append(identity.BecomeMappedRoot(0, 0))
     if "cgroup" in new:
         steps.append(namespaces.NewCgroupNamespace())
-    steps += [identity.NewKeyring("corten"), identity.NewSession()]
+    if setting.keyring:
+        steps.append(identity.NewKeyring(setting.keyring))
+    steps.append(identity.NewSession())
     return steps
 
 
@@ -177,14 +201,15 @@ def _fill_root(spec: Spec, process: Process, linux: Linux, setting: Setting, in_
     steps: list[Step] = [root.Isolate(mounts.PRIVATE if propagation == mounts.PRIVATE else mounts.SLAVE)]
     if setting.overlay:
         overlay = setting.overlay
-        steps.append(root.MountOverlay(overlay.lowers, overlay.layer, setting.directory, overlay.size))
+        steps.append(root.MountOverlay(overlay.lowers, overlay.layer, setting.directory, overlay.size, overlay.below))
     elif spec.root is not None:
         steps.append(root.MountRoot(spec.root.path))
     else:
         raise InvalidInput("root: missing")
     for mount in spec.mounts:
         steps += _mount(mount, setting, linux, in_userns)
-    steps += _devices(linux, in_userns)
+    if not _has_own_dev(spec):
+        steps += _devices(linux, in_userns)
     steps += [nodes.WriteFile(path, content) for path, content in setting.files]
     if process.terminal:
         size = process.console_size
@@ -201,6 +226,8 @@ def _mount(mount: MountSpec, setting: Setting, linux: Linux, in_userns: bool) ->
     if kind == "bind" and not options.bind:
         options = options.replace(bind=True, recursive=True)
     if kind == "cgroup" and not options.bind:
+        if setting.group and not any(space.type == "cgroup" for space in linux.namespaces):
+            return [group_binds.BindGroups(setting.group, mount.destination, options)]
         return [_cgroup_mount(mount.destination, options, setting.layout)]
     steps: list[Step] = []
     if options.bind:
@@ -235,6 +262,15 @@ def _cgroup_mount(destination: str, options: MountOptions, layout: Layout | None
     return mounting.CgroupMounts(destination, tuple(shown), plain)
 
 
+def _has_own_dev(spec: Spec) -> bool:
+    """Whether /dev is a bind mount: then its nodes are whoever's made it."""
+    return any(
+        "/" + mount.destination.strip("/") == "/dev"
+        and (mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options)
+        for mount in spec.mounts
+    )
+
+
 def _devices(linux: Linux, in_userns: bool) -> list[Step]:
     steps: list[Step] = []
     for device in (*defaults.DEVICES, *linux.devices):
@@ -265,9 +301,9 @@ def _sysctl_path(key: str) -> str:
     return key if 0 <= slash and (dot < 0 or slash < dot) else key.replace(".", "/")
 
 
-def _finish_root(spec: Spec, linux: Linux) -> list[Step]:
+def _finish_root(spec: Spec, linux: Linux, pivot: bool) -> list[Step]:
     steps: list[Step] = [root.FreezeRoot()] if spec.root and spec.root.readonly else []
-    steps.append(root.Pivot())
+    steps.append(root.Pivot() if pivot else no_pivot.MoveRoot())
     if linux.rootfs_propagation:
         steps.append(root.Propagate(_PROPAGATION[linux.rootfs_propagation.removeprefix("r")]))
     return steps
@@ -290,6 +326,6 @@ def _give_up_rights(
     if not process.no_new_privileges:
         # Without no_new_privs loading needs CAP_SYS_ADMIN, which the next step may take away.
         return (*load, become), ()
-    if setting.filter and setting.init and not setting.filter.for_init:
+    if setting.filter and (setting.detached or (setting.init and not setting.filter.for_init)):
         return (become, identity.NoNewPrivileges()), load
     return (become, identity.NoNewPrivileges(), *load), ()

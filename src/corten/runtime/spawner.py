@@ -20,7 +20,7 @@ import select
 from corten import errors
 from corten.linux import pidfd, process, sockets
 from corten.records import Record, from_wire, to_wire
-from corten.runtime import channel
+from corten.runtime import channel, compile  # noqa: A004, F401 - compile knows every step, and so must we
 from corten.runtime.launcher import Launch
 from corten.runtime.plan import Plan
 

@@ -7,6 +7,7 @@ import os
 
 from corten.errors import NameInUse
 from corten.runtime.step import Stage, Step
+from corten.runtime.steps.root import make_layer
 
 
 class Claim(Step):
@@ -84,20 +85,15 @@ class Unclaim(Step):
 
 
 class MakeLayer(Step):
-    """Make the writable layer of an overlay: its upper and work directories, owned by the container's root user."""
+    """Make the writable layer of a root: its directories, owned by the container's root user."""
 
     path: str
     uid: int = 0
     gid: int = 0
+    names: tuple[str, ...] = ()
 
     def run(self, stage: Stage) -> None:
-        for name in ("upper", "work"):
-            directory = f"{self.path}/{name}"
-            if not os.path.isdir(directory):
-                os.mkdir(directory, 0o755)
-                os.chmod(directory, 0o755)  # noqa: S103 - it becomes the container's `/`
-                if self.uid or self.gid:
-                    os.chown(directory, self.uid, self.gid)
+        make_layer(self.path, self.names, self.uid, self.gid)
 
     def describe(self) -> str:
         return f"make writable layer {self.path}/upper"

@@ -6,8 +6,9 @@ import errno
 import os
 
 from corten.errors import KernelError
-from corten.linux import mounts
+from corten.linux import mounts, paths
 from corten.linux.process import real_cwd
+from corten.records import Record
 from corten.runtime.step import Stage, Step
 
 
@@ -40,17 +41,27 @@ class MountRoot(Step):
         return f"take {self.path} as root"
 
 
+class Below(Record):
+    """An overlay of its own at a place below the root: target, its lower directories, and a name for its layer."""
+
+    target: str
+    lowers: tuple[str, ...]
+    name: str
+
+
 class MountOverlay(Step):
     """Make an overlay the root: read-only layers below one that is written to.
 
     lowers: directories, topmost first; layer: directory with `upper` and `work` (empty: a new tmpfs of `size` bytes);
-    at: a directory of the host to attach it to in this mount namespace.
+    at: a directory of the host to attach it to in this mount namespace; below: more overlays, in directories of
+    their names beside `upper`.
     """
 
     lowers: tuple[str, ...]
     layer: str
     at: str
     size: int = 0
+    below: tuple[Below, ...] = ()
 
     def run(self, stage: Stage) -> None:
         layer = self.layer
@@ -60,18 +71,41 @@ class MountOverlay(Step):
             here = os.open(self.at, os.O_PATH | os.O_CLOEXEC)
             mounts.attach(tmpfs, here)
             os.close(here)
-            for name in ("upper", "work"):
-                os.mkdir(name, 0o755, dir_fd=tmpfs)
             os.close(tmpfs)
             layer = self.at
-        # In a user namespace only user.* attributes may be written, hence userxattr; elsewhere trusted.* are safer.
-        extra = ("userxattr",) if _in_user_namespace() else ()
-        escaped = ":".join(path.replace("\\", "\\\\").replace(":", "\\:") for path in self.lowers)
-        options = (f"lowerdir={escaped}", f"upperdir={layer}/upper", f"workdir={layer}/work", *extra)
-        _become_root(stage, mounts.new("overlay", options), self.at)
+            make_layer(layer, tuple(below.name for below in self.below))
+        root = _overlay(self.lowers, layer)
+        # All of them are made first: the root covers the place where their layers lie.
+        made = [(below.target, _overlay(below.lowers, f"{layer}/{below.name}")) for below in self.below]
+        _become_root(stage, root, self.at)
+        for target, mount in made:
+            place = paths.directory_in_root(stage.root, target)
+            mounts.attach(mount, place)
+            os.close(place)
+            os.close(mount)
 
     def describe(self) -> str:
-        return f"mount overlay of {' on '.join(self.lowers)} as root, writes to {self.layer or 'memory'}"
+        others = f" (and {', '.join(below.target for below in self.below)})" if self.below else ""
+        return f"mount overlay of {' on '.join(self.lowers)} as root{others}, writes to {self.layer or 'memory'}"
+
+
+def make_layer(path: str, names: tuple[str, ...], uid: int = 0, gid: int = 0) -> None:
+    """Make the directories that overlays write to: `upper` and `work`, and the same in a directory for each name."""
+    for part in (path, *(f"{path}/{name}" for name in names)):
+        for directory in (part, f"{part}/upper", f"{part}/work"):
+            if not os.path.isdir(directory):
+                os.mkdir(directory)
+                os.chmod(directory, 0o755)  # noqa: S103 - it becomes the container's `/`
+                if uid or gid:
+                    os.chown(directory, uid, gid)
+
+
+def _overlay(lowers: tuple[str, ...], layer: str) -> int:
+    # In a user namespace only user.* attributes may be written, hence userxattr; elsewhere trusted.* are safer.
+    extra = ("userxattr",) if _in_user_namespace() else ()
+    escaped = ":".join(path.replace("\\", "\\\\").replace(":", "\\:") for path in lowers)
+    options = (f"lowerdir={escaped}", f"upperdir={layer}/upper", f"workdir={layer}/work", *extra)
+    return mounts.new("overlay", options)
 
 
 def _in_user_namespace() -> bool:
