@@ -57,7 +57,9 @@ class Container:
         self._pidfd = -1
         self._result: Result | None = None
         self._failure: Error | None = None
+        self._over = False
         self._lock = threading.Lock()
+        self._waiting = 0
         ours: list[int | None] = []
         theirs: list[int] = []
         opened: list[int] = []
@@ -79,8 +81,8 @@ class Container:
         self.stdout: BinaryIO | None = None if ours[1] is None else os.fdopen(ours[1], "rb", 0)
         self.stderr: BinaryIO | None = None if ours[2] is None else os.fdopen(ours[2], "rb", 0)
         try:
-            self._until(lambda: bool(self.pid) or self._over(), None)
-            if self._failure is not None:
+            self._until(lambda: bool(self.pid) or self._over, None)
+            if self._over and self._failure is not None:
                 raise self._failure
         except BaseException:
             self._close()
@@ -92,14 +94,12 @@ class Container:
         """A descriptor that becomes readable when there is news of the container, such as its end."""
         return self._reports.fileno()
 
-    def _over(self) -> bool:
-        return self._result is not None or self._failure is not None
-
     def _take_report(self) -> None:
+        """Read one report. It is over with the account, or with the end of file: then the plan has been undone."""
         data, descriptors = sockets.receive(self._reports, 1 << 17)
         if not data:
-            if not self._over():
-                self._failure = Error("the spawner has ended, and the container with it")
+            self._over = True
+            self._failure = self._failure or Error("the spawner has ended, and the container with it")
             return
         kind, *words = marshal.loads(data)
         if kind == "started":
@@ -107,30 +107,47 @@ class Container:
         elif kind == "failed":
             self._failure = error_of(*words)
         elif kind == "account":
+            self._over = True
             account = from_wire(words[0])
             try:
                 self._result = result_of(account, self._prepared.options, self._prepared.not_applied)
             except Error as error:
                 self._failure = error
 
-    def _until(self, condition: Callable[[], bool], deadline: float | None) -> bool:
+    def _take_what_is_there(self) -> select.poll | None:
+        """Read the reports that have arrived; what to wait on for more, None if there will be none. Needs the lock."""
+        if self._over or self._reports.fileno() < 0:
+            return None
         poll = select.poll()
-        with self._lock:
-            if not condition():
-                poll.register(self._reports.fileno(), select.POLLIN)
-            while not condition():
-                patience = None if deadline is None else max(0.0, (deadline - time.monotonic()) * 1000)
-                if not poll.poll(patience):
-                    return False
-                self._take_report()
-        return True
+        poll.register(self._reports.fileno(), select.POLLIN)
+        while not self._over and poll.poll(0):
+            self._take_report()
+        return None if self._over else poll
+
+    def _until(self, condition: Callable[[], bool], deadline: float | None) -> bool:
+        """Wait for a condition that reports bring about; False if the deadline came first."""
+        while True:
+            with self._lock:
+                poll = self._take_what_is_there()
+                if condition() or poll is None:
+                    return True
+                self._waiting += 1  # nobody closes what is waited on
+            try:
+                # Without the lock: other threads may wait with a deadline of their own, or just ask.
+                left = None if deadline is None else max(0.0, (deadline - time.monotonic()) * 1000)
+                late = not poll.poll(left)
+            finally:
+                with self._lock:
+                    self._waiting -= 1
+            if late:
+                return False
 
     # --- what callers do
 
     def wait(self, timeout: float | None = None) -> Result:
         """Wait for the end, at most `timeout` seconds (then `TimeoutError`; the container goes on)."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        if not self._until(self._over, deadline):
+        if not self._until(lambda: self._over, deadline):
             raise TimeoutError(f"container {self.id} still runs after {timeout:g} s")
         self._let_go()
         if self._result is None:
@@ -139,28 +156,27 @@ class Container:
         return self._result
 
     def _let_go(self) -> None:
-        """Close what leads to the container; its account came after everything it was made of had been removed."""
+        """Close what leads to the container; if other threads still wait on that, the last one does."""
         with self._lock:
+            if self._waiting:
+                return
+            if self._reports.fileno() >= 0:
+                self._reports.close()
             if self._pidfd >= 0:
                 os.close(self._pidfd)
                 self._pidfd = -1
-            self._reports.close()
 
     def running(self) -> bool:
-        """Whether it still runs, as far as has been reported until now."""
+        """Whether it still runs."""
         with self._lock:
-            if not self._over():
-                poll = select.poll()
-                poll.register(self._reports.fileno(), select.POLLIN)
-                while not self._over() and poll.poll(0):
-                    self._take_report()
-            return not self._over()
+            self._take_what_is_there()
+            return not self._over
 
     def kill(self, signal: int | str = "KILL") -> None:
         """Send a signal to the program (by way of its init). KILL ends every process of the container."""
         number = signals.parse(str(signal))
         with self._lock:
-            if self._over():
+            if self._over or self._pidfd < 0:
                 return
             if number == signals.KILL and self._group and "pid" not in self._plan.namespaces:
                 self._group.kill()
@@ -289,7 +305,8 @@ def run(
     argv: the program and its arguments. Limits: `memory` (bytes or `"512m"`), `cpus` (CPUs, fractions allowed),
     `pids` (processes and threads), `timeout` (seconds); `env`, `mounts`, `volumes`, `user`, `workdir`, `read_only`,
     ...: all that `corten run --help` lists, with underscores. input: for its standard input; capture: keep stdout and
-    stderr (else they are the caller's); text: as `str` (UTF-8, bad bytes replaced), else `bytes`; check: raise for a bad end.
+    stderr (else they are the caller's); text: as `str` (UTF-8, bad bytes replaced), else `bytes`; check: raise for a
+    bad end.
 
     Raises `InvalidInput` for options that make no sense, `Unsupported` for what this machine cannot do,
     `CommandNotFound`, `CommandNotRunnable`, other `corten.Error`s if it could not be started; with `check`
