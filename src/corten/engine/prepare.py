@@ -114,13 +114,16 @@ def _possible(layout: layouts.Layout, name: str, parent: str | None, controller:
 def _filter(spec: Spec, options: RunOptions, cache: str) -> Filter | None:
     if options.seccomp == "unconfined":
         return None
+    held = spec.process.capabilities.bounding if spec.process and spec.process.capabilities else ()
     if options.seccomp == "default":
-        held = spec.process.capabilities.bounding if spec.process and spec.process.capabilities else ()
         key = seccomp_default.cache_key(held)
         program = seccomp.cached(lambda: seccomp_default.default_profile(held), cache, key=key)
         return Filter(program, (), "default", for_init=True)
-    profile = seccomp.read_profile(options.seccomp)
-    program = seccomp.cached(profile, cache)
+    profile = seccomp.read_profile(options.seccomp, held)
+    try:
+        program = seccomp.cached(profile, cache)
+    except InvalidInput as error:
+        raise InvalidInput(f"{options.seccomp}: {error}") from None
     return Filter(program, profile.flags, options.seccomp, for_init=False)
 
 
