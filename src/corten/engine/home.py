@@ -15,7 +15,8 @@ import os
 
 from corten.errors import Error
 from corten.linux.cgroup.group import Group, GroupDir
-from corten.runtime.steps.layer import claim, remove_tree
+from corten.runtime.removal import remove_all
+from corten.runtime.steps.layer import claim
 
 
 def directory() -> str:
@@ -82,7 +83,7 @@ def sweep(home: str) -> int:
                 if group.procs():
                     group.kill()
                 group.remove()
-            remove_tree(path)
+            remove_all(path)
             swept += 1
         except (OSError, Error, ValueError) as error:
             os.write(2, f"corten: cannot sweep what a killed container left in {path}: {error}\n".encode())

@@ -14,7 +14,7 @@ import fcntl
 import os
 
 from corten.errors import Error, errno_words
-from corten.runtime.steps.layer import remove_tree
+from corten.runtime.removal import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
