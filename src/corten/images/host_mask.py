@@ -85,21 +85,37 @@ def _ready(directory: str, root: str) -> Mask | None:
     """The mask that was used last, if nothing it was made from has changed."""
     try:
         path = f"{directory}/{os.readlink(f'{directory}/current')}"
-        if not _hold(path):
-            return None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    mine = path in _held
+    if not _hold(path):
+        return None
+    mask = _checked(path, root)
+    if not mask and not mine:
+        os.close(_held.pop(path))
+    return mask
+
+
+def _checked(path: str, root: str) -> Mask | None:
+    try:
         with open(f"{path}/index", "rb") as file:
-            kind, place, directories, tops, hidden, hidden_directories = marshal.loads(file.read())
-        checked = os.stat(f"{path}/others").st_mtime
-    except (OSError, ValueError, EOFError, TypeError):
+            kind, boot, place, directories, tops, hidden, hidden_directories = marshal.loads(file.read())
+    except (EOFError, ValueError, TypeError, FileNotFoundError):
+        return None  # the machine crashed before it was on disk
+    if (kind, boot, place) != (_FORMAT, _boot(), root) or not unchanged(root, directories):
         return None
-    if kind != _FORMAT or place != root or not unchanged(root, directories):
-        return None
-    if not 0 <= time.time() - checked < PATIENCE:
+    if not 0 <= time.time() - os.stat(f"{path}/others").st_mtime < PATIENCE:
         with open(f"{path}/others", "rb") as file:
             if not unchanged(root, marshal.loads(file.read())):
                 return None
         os.utime(f"{path}/others")
     return Mask(path, tops, hidden, hidden_directories)
+
+
+def _boot() -> str:
+    """This boot of the machine. Masks are not synced, so one of an earlier boot may be incomplete, and is not used."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
 
 
 def _hold(path: str) -> bool:
@@ -122,7 +138,7 @@ def _made(directory: str, root: str) -> Mask:
         top = sign("/", os.lstat(root))
         tops = tuple(name for name in VISIBLE if stat.S_ISDIR(_mode(f"{base}/{name}")))
         directories = (top, *found.directories)
-        index = marshal.dumps((_FORMAT, root, directories, tops, found.hidden, found.hidden_directories))
+        index = marshal.dumps((_FORMAT, _boot(), root, directories, tops, found.hidden, found.hidden_directories))
         others = marshal.dumps(found.others)
         name = hashlib.blake2b(index + others, digest_size=12).hexdigest()
 

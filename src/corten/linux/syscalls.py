@@ -53,6 +53,7 @@ _NUMBERS = {
     "setresuid": (117, 147),
     "setsid": (112, 157),
     "signalfd4": (289, 74),
+    "syncfs": (306, 267),
     "umount2": (166, 39),
     "unshare": (272, 97),
 }
