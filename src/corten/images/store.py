@@ -50,6 +50,10 @@ def make(directory: str, name: str, fill: Callable[[str], None], what: str, mode
 def _fill(target: str, draft: str, fill: Callable[[str], None]) -> None:
     remove_tree(draft)
     os.mkdir(draft, 0o700)
+    # In a set-group-id directory all of it would get a group that the user's namespace may not have: an overlay
+    # then refuses to copy it up (EOVERFLOW).
+    os.chown(draft, -1, os.getegid())
+    os.chmod(draft, 0o700)
     try:
         fill(draft)
         os.chmod(draft, 0o755)  # noqa: S103 - what is in it is for the container's users
