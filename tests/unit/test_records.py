@@ -1,14 +1,14 @@
-"""Records are frozen, comparable values that survive the wire."""
+"""Records are frozen, comparable values that survive pickling."""
 
 from __future__ import annotations
 
-import marshal
+import pickle
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corten.records import Record, from_wire, to_wire
+from corten.records import Record
 
 
 class Point(Record):
@@ -27,7 +27,7 @@ def test_fields_by_position_name_and_default() -> None:
     assert Point(1).replace(y=5) == Point(1, 5)
 
 
-@pytest.mark.parametrize(("args", "named"), [((), {}), ((1, 2, 3), {}), ((1,), {"x": 1}), ((1,), {"z": 1})])
+@pytest.mark.parametrize(("args", "named"), [((), {}), ((1, 2, 3), {}), ((1,), {"x": 1}), ((1,), {"z": 1}), ((), {"z": 1})])
 def test_wrong_fields_are_type_errors(args: tuple[int, ...], named: dict[str, int]) -> None:
     with pytest.raises(TypeError, match="Point"):
         Point(*args, **named)
@@ -42,5 +42,5 @@ points = st.builds(Point, st.integers(), st.integers())
 
 
 @given(st.builds(Line, st.lists(points).map(tuple), st.dictionaries(st.text(), st.none() | points)))
-def test_a_record_survives_the_wire(line: Line) -> None:
-    assert from_wire(marshal.loads(marshal.dumps(to_wire(line)))) == line
+def test_a_record_survives_pickling(line: Line) -> None:
+    assert pickle.loads(pickle.dumps(line)) == line

@@ -5,8 +5,8 @@ Safe from any thread and from a process with a huge heap: the spawner does the c
 
 from __future__ import annotations
 
-import marshal
 import os
+import pickle
 import select
 import threading
 import time
@@ -23,7 +23,6 @@ from corten.linux.cgroup import usage
 from corten.linux.cgroup.group import Group
 from corten.linux.cgroup.resources import Cpu, Memory, Pids, Resources
 from corten.linux.cgroup.usage import Usage as GroupUsage
-from corten.records import from_wire
 from corten.runtime import spawner_client
 from corten.runtime.plan import Plan
 
@@ -101,16 +100,15 @@ class Container:
             self._over = True
             self._failure = self._failure or Error("the spawner has ended, and the container with it")
             return
-        kind, *words = marshal.loads(data)
+        kind, *words = pickle.loads(data)
         if kind == "started":
             self.pid, self._pidfd = words[0], descriptors[0]
         elif kind == "failed":
             self._failure = error_of(*words)
         elif kind == "account":
             self._over = True
-            account = from_wire(words[0])
             try:
-                self._result = result_of(account, self._prepared.options, self._prepared.not_applied)
+                self._result = result_of(words[0], self._prepared.options, self._prepared.not_applied)
             except Error as error:
                 self._failure = error
 

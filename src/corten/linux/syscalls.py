@@ -69,10 +69,12 @@ _syscall.restype = ctypes.c_long
 
 
 def call(name: str, *args: int | bytes | ctypes.Array[ctypes.c_char] | ctypes.Array[ctypes.c_uint64] | None) -> int:
-    """Make a system call; its result, or `OSError`. Numbers are passed as 64 bits, bytes and arrays by address."""
-    result: int = _syscall(
-        NUMBERS[name], *[ctypes.c_long(arg) if isinstance(arg, int) else arg for arg in args]
-    )
+    """Make a system call; its result, or `OSError`.
+
+    Numbers must fit into 32 bits, signed or not (wider ones stand in arrays, see `words`); bytes and arrays are passed
+    by address. ctypes extends a number by its sign, and the kernel looks only at the half that it knows.
+    """
+    result: int = _syscall(NUMBERS[name], *args)
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), name)

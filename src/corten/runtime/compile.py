@@ -107,7 +107,8 @@ def compile_plan(spec: Spec, setting: Setting) -> Plan:
     search = next((entry[5:] for entry in process.env if entry.startswith("PATH=")), DEFAULT_SEARCH)
     return Plan(
         host=tuple(_prepare(linux, setting, new, joined)),
-        namespaces=new,
+        # A cgroup namespace is rooted where its maker stands, and offsets are set before anybody is in: by steps.
+        namespaces=tuple(k for k in new if k != "cgroup" and not (k == "time" and linux.time_offsets)),
         uid_maps=linux.uid_mappings,
         gid_maps=linux.gid_mappings,
         inside=(*inside, *rights),
@@ -140,7 +141,8 @@ def _prepare(linux: Linux, setting: Setting, new: tuple[str, ...], joined: tuple
         names = tuple(below.name for below in setting.overlay.below)
         steps.append(layer.MakeLayer(setting.overlay.layer, owner[0], owner[1], names))
     if setting.group:
-        steps.append(groups.MakeGroup(setting.group))
+        make = group_binds.MakeOrAdoptGroup if setting.detached else groups.MakeGroup
+        steps.append(make(setting.group))
         steps += [groups.WriteLimit(setting.group, write) for write in setting.writes]
         if linux.resources and linux.resources.devices:
             steps.append(groups.LimitDevices(setting.group, linux.resources))
@@ -170,7 +172,7 @@ def _enter(
     if process.oom_score_adj is not None:
         steps.append(identity.OomScore(process.oom_score_adj))
     steps += [identity.LimitResource(limit.type, limit.soft, limit.hard) for limit in process.rlimits]
-    if "time" in new:
+    if "time" in new and linux.time_offsets:
         offsets = tuple((clock, offset.secs, offset.nanosecs) for clock, offset in linux.time_offsets.items())
         steps.append(namespaces.TimeOffsets(offsets))
     steps += setting.entering
@@ -298,7 +300,7 @@ def _name_and_tune(spec: Spec, linux: Linux, new: tuple[str, ...]) -> list[Step]
 def _sysctl_path(key: str) -> str:
     """`net.ipv4.ip_forward` as a path; with a slash first, dots belong to names, as in sysctl(8)."""
     dot, slash = key.find("."), key.find("/")
-    return key if 0 <= slash and (dot < 0 or slash < dot) else key.replace(".", "/")
+    return key if slash >= 0 and (dot < 0 or slash < dot) else key.replace(".", "/")
 
 
 def _finish_root(spec: Spec, linux: Linux, pivot: bool) -> list[Step]:

@@ -37,7 +37,7 @@ def run_child(plan: Plan, stage: Stage, stdio: tuple[int, int, int], mask: Mask)
         process.set_name("corten:setup")
         process.set_command_line(stage.arguments, "corten:init")
         process.die_with_parent(signals.KILL)
-        if not sock.recv(1):  # the launcher has ended, or given up
+        if not _launcher_lives(sock, wait="user" in plan.namespaces):
             os._exit(status)
         _take_stdio(stdio)
         perform(plan.inside, stage)
@@ -59,6 +59,15 @@ def run_child(plan: Plan, stage: Stage, stdio: tuple[int, int, int], mask: Mask)
     except BaseException as error:  # a copy of the launcher must never run on as one
         _say(sock, channel.Failed("Error", 0, f"{type(error).__name__} while setting up: {error}"))
     os._exit(status)
+
+
+def _launcher_lives(sock: sockets.Socket, wait: bool) -> bool:
+    """Whether the launcher holds its end of the channel; with `wait`, once it has written the id maps."""
+    if wait:
+        return bool(sock.recv(1))
+    poll = select.poll()
+    poll.register(sock.fileno(), 0)
+    return not poll.poll(0)  # nothing but a hang-up is reported
 
 
 def _say(sock: sockets.Socket, message: channel.Failed | channel.Started | channel.Ended) -> None:
@@ -186,7 +195,8 @@ def _reap(program: int) -> channel.Ended | None:
         if waiting is None:
             return ended
         pid = waiting.si_pid
-        name = _name_of(pid) if pid == program else ""
+        # Of interest only to say who was killed; gone once the process has been reaped.
+        name = _name_of(pid) if pid == program and waiting.si_code != os.CLD_EXITED else ""
         status = os.waitpid(pid, 0)[1]
         if pid == program:
             ended = channel.Ended(pid, status, name)

@@ -62,13 +62,13 @@ class Launch:
 
     def _clone(self, stdio: tuple[int, int, int], mask: Mask | None) -> None:
         plan, stage = self.plan, self._stage
-        stage.arguments = process.argument_area()
+        stage.arguments = _arguments()
         self.channel, stage.channel = sockets.pair()
         cgroup_fd = plan.group.open_v2() if plan.group else None
         now = signals.block_all()
         gc.disable()  # a collection in the child would copy pages, and could run finalizers of the launcher
         try:
-            made = clone.clone3(clone_flags(plan), cgroup_fd)
+            made = _clone_among(stage.trees.pop("ns:pid", -1), clone_flags(plan), cgroup_fd)
             if made.pid == 0:
                 run_child(plan, stage, stdio, mask or now)
         except OSError as error:
@@ -85,7 +85,7 @@ class Launch:
             if "user" in plan.namespaces:
                 may_set_groups = os.geteuid() == 0 or len(plan.gid_maps) > 1
                 write_maps(self.pid, plan.uid_maps, plan.gid_maps, setgroups_deny=not may_set_groups)
-            self.channel.send(b"g")
+                self.channel.send(b"g")
         except BaseException:
             self.kill()
             os.waitpid(self.pid, 0)
@@ -192,6 +192,35 @@ class Launch:
                 # The next command sweeps what is left; the container's own end is worth more than this error.
                 os.write(2, f"corten: {step.describe()}: {error}\n".encode())
         self._stage.release()
+
+
+def _clone_among(pids: int, flags: int, cgroup_fd: int | None) -> clone.Clone:
+    """Clone into the PID namespace behind the descriptor `pids`, which is closed; -1: into our own.
+
+    Joining changes only where later children go, not the launcher itself, so it can go back. Source: setns(2).
+    """
+    if pids < 0:
+        return clone.clone3(flags, cgroup_fd)
+    back = clone.open_namespace("self", "pid")
+    try:
+        clone.join(pids, "pid")
+        made = clone.clone3(flags, cgroup_fd)
+        if made.pid:
+            clone.join(back, "pid")
+        return made
+    finally:
+        os.close(pids)
+        os.close(back)
+
+
+_area: list[tuple[int, int]] = []
+
+
+def _arguments() -> tuple[int, int]:
+    """Where this process's command line lies; it never moves."""
+    if not _area:
+        _area.append(process.argument_area())
+    return _area[0]
 
 
 def _victims(group: Group) -> tuple[Victim, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from corten.linux import clone
 from corten.linux.cgroup.group import Group
 from corten.linux.idmap import IdMapping
-from corten.records import Record, to_wire
+from corten.records import Record
 from corten.runtime.step import Step
 
 TYPE_CHECKING = False
@@ -28,9 +28,11 @@ class Program(Record):
 class Plan(Record):
     """The whole plan.
 
-    namespaces: kinds made new by the clone; uid_maps, gid_maps: written by the launcher when `user` is among them;
+    namespaces: kinds made new by the clone (a cgroup namespace, and one with time offsets, are made by steps);
+    uid_maps, gid_maps: written by the launcher when `user` is among them;
     init: whether pid 1 is Corten's init with the program as its child; timeout: seconds, None for ever;
-    group: the control group, None without one; keep_fds: descriptors from 3 on that the program inherits.
+    group: the control group, None without one; keep_fds: descriptors from 3 on that the program inherits;
+    joined: (kind, path) of namespaces that the clone joins, see `joining` (otherwise steps join them).
     """
 
     host: tuple[Step, ...]
@@ -45,11 +47,13 @@ class Plan(Record):
     timeout: float | None = None
     group: Group | None = None
     keep_fds: int = 0
+    joined: tuple[tuple[str, str], ...] = ()
 
     def stages(self) -> list[tuple[str, list[str]]]:
         """The plan as (who does it, what in order): `host`, `clone`, `inside`, `program`, `after`."""
         made = " ".join(self.namespaces) or "none"
         cloned = [f"clone with new namespaces: {made}"]
+        cloned += [f"join {kind} namespace {path}" for kind, path in self.joined]
         if "user" in self.namespaces:
             for name, maps in (("uid", self.uid_maps), ("gid", self.gid_maps)):
                 ranges = ", ".join(f"{m.container_id}->{m.host_id} ({m.size})" for m in maps)
@@ -95,13 +99,6 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def encode(plan: Plan) -> bytes:
-    """A plan as bytes for another process of this program."""
-    import marshal
-
-    return marshal.dumps(to_wire(plan))
-
-
 def clone_flags(plan: Plan) -> int:
-    """The flags of the clone. Cgroup and time namespaces are made later, by steps of their own."""
-    return clone.flags_of(tuple(kind for kind in plan.namespaces if kind not in ("cgroup", "time")))
+    """The flags of the clone."""
+    return clone.flags_of(plan.namespaces)

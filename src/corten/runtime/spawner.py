@@ -4,22 +4,23 @@ It is started once by the process that uses the library and ends with it: at the
 its parent has ended, it kills its containers, reaps them, undoes what their plans made, and exits. So nothing is left
 behind even by `kill -9` of the library's process.
 
-A request is one message on the control socket: a plan (marshal, from our own program) and the descriptors of the
-container's standard streams and of a socket for its reports. Reports are marshalled tuples, see `_Report`:
+A request is one message on the control socket: a plan and the descriptors of the container's standard streams and of
+a socket for its reports. Reports are tuples:
     ("started", pid, pid inside) with a pidfd, ("failed", kind, errno, text), ("terminal", path) with the master end,
-    ("account", wire form of an Account); then the socket is closed.
+    ("account", Account); then the socket is closed.
+Both are pickled: only this program holds the other ends. Nothing from inside a container is ever unpickled.
 """
 
 from __future__ import annotations
 
 import gc
-import marshal
 import os
+import pickle
 import select
 
 from corten import errors
 from corten.linux import pidfd, process, sockets
-from corten.records import Record, from_wire, to_wire
+from corten.records import Record
 from corten.runtime import channel, compile  # noqa: A004, F401 - compile knows every step, and so must we
 from corten.runtime.launcher import Launch
 from corten.runtime.plan import Plan
@@ -41,7 +42,7 @@ class _Client:
 
     def report(self, *words: Any, descriptors: tuple[int, ...] = ()) -> None:
         try:
-            sockets.send(self.sock, marshal.dumps(words), descriptors)
+            sockets.send(self.sock, pickle.dumps(words, pickle.HIGHEST_PROTOCOL), descriptors)
         except OSError:
             pass  # nobody listens any more; the container goes on until its process or ours ends
 
@@ -105,7 +106,7 @@ class Spawner:
             if len(descriptors) > 4:
                 with os.fdopen(descriptors[4], "rb") as file:
                     data = file.read()
-            plan: Plan = from_wire(marshal.loads(data))
+            plan: Plan = pickle.loads(data)
             self.launch(plan, (stdio[0], stdio[1], stdio[2]), client)
         except errors.Error as error:
             client.report("failed", type(error).__name__, getattr(error, "errno", 0), str(error))
@@ -139,7 +140,7 @@ class Spawner:
             self.forget(launch.channel.fileno())
             self.forget(launch.pidfd)
             del self.launches[launch.pidfd]
-            client.report("account", to_wire(launch.settle()))
+            client.report("account", launch.settle())
             client.close()
 
         launch = Launch(plan, stdio, on_message)

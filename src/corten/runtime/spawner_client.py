@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import threading
 
 from corten.errors import Error, Unsupported
 from corten.linux import sockets
-from corten.runtime.plan import Plan, encode
+from corten.runtime.plan import Plan
 from corten.runtime.spawner import INLINE
 
 _ARGUMENTS = "-I", "-S", "-c"
@@ -25,7 +26,7 @@ class _Client:
 
     def launch(self, plan: Plan, stdio: tuple[int, int, int]) -> sockets.Socket:
         """Have a plan carried out; the socket on which its reports arrive. The caller still owns `stdio`."""
-        data = encode(plan)
+        data = pickle.dumps(plan, pickle.HIGHEST_PROTOCOL)
         reports, theirs = sockets.pair()
         descriptors = [*stdio, theirs.fileno()]
         try:

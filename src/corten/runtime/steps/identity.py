@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from _socket import AF_INET, SOCK_DGRAM
 
 from corten.linux import capabilities, mounts, paths, process, seccomp, sockets, syscalls, terminal
 from corten.linux.capabilities import Sets
@@ -46,8 +47,6 @@ class RaiseLoopback(Step):
     """Bring up `lo` in a new network namespace. Source: netdevice(7)."""
 
     def run(self, stage: Stage) -> None:
-        from _socket import AF_INET, SOCK_DGRAM
-
         ifname_flags = b"lo".ljust(16, b"\0") + (0x1).to_bytes(2, "little") + bytes(14)  # IFF_UP
         sock = sockets.Socket(AF_INET, SOCK_DGRAM)
         fcntl.ioctl(sock.fileno(), 0x8914, ifname_flags)  # SIOCSIFFLAGS
