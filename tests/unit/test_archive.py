@@ -176,7 +176,11 @@ def test_hard_links_reach_only_inside(place: Place) -> None:
     place.refuse(tar_bytes(symlink("d", str(place.outside)), hard_link("x", "d/sentinel")), "'x'", "not there")
     place.refuse(tar_bytes(hard_link("x", "x")), "'x'")
     place.refuse(tar_bytes(folder("d"), hard_link("x", "d")), "'x'")
-    # A link to a link, then a write to it: the link is replaced, what it names is not opened.
+    # A hard link to a link is that link once more, not what it names.
+    root = place.unpack(tar_bytes(symlink("s", outside), hard_link("h", "s")))
+    assert (root / "h").is_symlink()
+    place.check_untouched()
+    # Then a write to it: the link is replaced, what it names is not opened.
     root = place.unpack(tar_bytes(symlink("s", outside), hard_link("h", "s"), entry("h", b"evil")))
     assert (root / "h").read_bytes() == b"evil"
     root = place.unpack(tar_bytes(entry("a", b"1"), hard_link("b", "./a"), entry("b", b"2")))
@@ -192,6 +196,9 @@ def test_a_directory_replaced_by_a_link_does_not_lead_out(place: Place) -> None:
     # The metadata of a directory comes last: not onto what its name leads to by then.
     mode = place.outside.stat().st_mode
     place.unpack(tar_bytes(folder("d", mode=0o777), swap))
+    # ... nor by another name for it.
+    alias = symlink("y", "x"), folder("y/d", mode=0o777)
+    place.unpack(tar_bytes(folder("x/d"), *alias, symlink("x/d", str(place.outside))))
     assert place.outside.stat().st_mode == mode
     place.check_untouched()
 

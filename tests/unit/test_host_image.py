@@ -208,6 +208,34 @@ def test_a_mask_in_use_is_not_removed(machine: Path, tmp_path: Path) -> None:
     assert os.path.isdir(third.root)
 
 
+def test_a_process_holds_what_it_was_given(machine: Path, tmp_path: Path) -> None:
+    home = str(tmp_path / "home")
+    mine = host_mask.current(home, str(machine))
+    (machine / "etc/more").write_text("")
+    settle(machine)
+    child = os.fork()
+    if child == 0:
+        try:
+            host_mask._known.clear()
+            host_mask._held.clear()
+            os._exit(0 if host_mask.current(home, str(machine)).path != mine.path else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert os.path.isdir(mine.root)
+
+
+def test_what_changed_in_this_very_moment_is_looked_at_again(
+    machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = str(tmp_path / "home")
+    monkeypatch.setattr(host_mask, "_TICK", 10**15)
+    mask = host_mask.current(home, str(machine))
+    assert os.listdir(f"{home}/host") == [os.path.basename(mask.path)]
+    release()
+    assert host_mask.current(home, str(machine)) == mask
+
+
 def test_several_processes_at_once_make_one(machine: Path, tmp_path: Path) -> None:
     home = str(tmp_path / "home")
     children = []
