@@ -10,7 +10,7 @@ import pytest
 from corten.engine.facts import HostFacts
 from corten.engine.options import RunOptions, make
 from corten.engine.specs import THREAD_COUNTS, files, to_spec
-from corten.errors import InvalidInput
+from corten.errors import InvalidInput, Unsupported
 from corten.images.sources import Bind, RootSource
 from corten.linux import capabilities
 from corten.linux.cgroup.resources import Cpu, Device, Memory, Resources
@@ -167,8 +167,35 @@ def test_a_link_in_the_root_does_not_reach_the_hosts_users(tmp_path: Path) -> No
 
 
 def test_keep_id_runs_as_the_caller() -> None:
-    user = process_of(facts=USER, userns="keep-id").user
+    own = (IdMapping(1000, 1000, 1),)
+    user = process_of(facts=USER.replace(uid_maps=own, gid_maps=own), userns="keep-id").user
     assert (user.uid, user.gid) == (1000, 1000)
+
+
+def test_users_and_groups_that_are_asked_for_must_be_mapped() -> None:
+    alone = USER.replace(few_ids="no range: add one")
+    with pytest.raises(InvalidInput, match=r"^--user: the container's user namespace has no user 5: no range: add one$"):
+        process_of(facts=alone, user="5")
+    with pytest.raises(InvalidInput, match=r"^--user: .* has no group 7: no range"):
+        process_of(facts=alone, user="0:7")
+    with pytest.raises(InvalidInput, match=r"^--group-add: .* has no group 5: no range"):
+        process_of(facts=alone, group_add=["5"])
+    ranged = USER.replace(uid_maps=(*MAPS, IdMapping(1, 100000, 9)), gid_maps=(*MAPS, IdMapping(1, 100000, 9)))
+    assert process_of(facts=ranged, user="5:7", group_add=["9"]).user.additional_gids == (9,)
+    with pytest.raises(InvalidInput, match=r"^--group-add: the container's user namespace has no group 10$"):
+        process_of(facts=ranged, group_add=["10"])
+
+
+def test_memberships_that_the_image_lists_are_left_out_where_they_are_not_mapped(tmp_path: Path) -> None:
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    (etc / "passwd").write_text("root:x:0:0::/root:/bin/sh\n")
+    (etc / "group").write_text("root:x:0:root\nbin:x:1:root\nwheel:x:10:root\n")
+    root = RootSource(lowers=(str(tmp_path),))
+    assert process_of(facts=USER.replace(few_ids="no range"), root=root).user.additional_gids == ()
+    ranged = USER.replace(gid_maps=(*MAPS, IdMapping(1, 100000, 9)))
+    assert process_of(facts=ranged, root=root).user.additional_gids == (0, 1)
+    assert process_of(root=root).user.additional_gids == (0, 1, 10)
 
 
 def test_capabilities_for_root() -> None:
@@ -289,7 +316,9 @@ def test_read_only_binds_are_so_with_all_below(tmp_path: Path) -> None:
 
 def test_mapped_binds(tmp_path: Path) -> None:
     text = f"{tmp_path}:/x:idmap"
-    assert mounts_of(facts=USER, volumes=[text])["/x"].options[-1] == "ridmap"
+    assert mounts_of(facts=USER.replace(uid=0), volumes=[text])["/x"].options[-1] == "ridmap"
+    with pytest.raises(Unsupported, match=r"^volumes: idmap: only root may map"):
+        spec_of(facts=USER, volumes=[text])
     with pytest.raises(InvalidInput, match=r"^volumes: idmap of .* needs a user namespace"):
         spec_of(volumes=[text])
     assert mounts_of(volumes=[f"{text}=uids=0-5-1;gids=0-5-1"])["/x"].uid_mappings == (IdMapping(0, 5, 1),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from corten.cli.parser import Command, Group, Option, UsageError, parse
@@ -10,6 +11,8 @@ from corten.cli.run_options import GROUPS, NOTES, options_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from corten.runtime.plan import Plan
 
 COMMAND = Command(
     "corten plan",
@@ -35,5 +38,15 @@ def run(words: Sequence[str]) -> int:
         json.dump(plan.to_json(), sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
-        sys.stdout.write("".join(f"{line}\n" for line in plan.lines()))
+        sys.stdout.write("".join(f"{line}\n" for line in [*plan.lines(), *_notes(plan)]))
     return 0
+
+
+def _notes(plan: Plan) -> list[str]:
+    """What is good to know and stops nothing: why an ordinary user's container has one id only."""
+    if os.geteuid() == 0 or sum(mapping.size for mapping in plan.uid_maps) != 1:
+        return []
+    from corten.linux import idmap
+
+    why = idmap.subordinate_problem(os.geteuid())
+    return [f"note: one user and one group inside: {why}"] if why else []

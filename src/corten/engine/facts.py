@@ -23,6 +23,8 @@ class HostFacts(Record):
     uid_maps: tuple[IdMapping, ...] = ()
     """Of the container's own user namespace; empty when it gets none."""
     gid_maps: tuple[IdMapping, ...] = ()
+    few_ids: str = ""
+    """Why the maps have nothing but this user's own ids, and what to do about it; empty if they have more."""
     swap: bool = True
     """The kernel can limit swap."""
     hard_limits: tuple[tuple[str, int], ...] = ()
@@ -44,6 +46,7 @@ def host_facts(options: RunOptions) -> HostFacts:
         gid,
         uid_maps,
         gid_maps,
+        idmap.subordinate_problem(uid) if uid and uid_maps and not options.uidmap else "",
         _swap_accounting() if options.memory is not None else True,
         _hard_limits(options) if options.ulimits else (),
         os.path.isdir("/dev/mqueue") if options.ipc == "host" else True,

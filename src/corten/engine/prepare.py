@@ -21,7 +21,7 @@ from corten.runtime import seccomp_default
 from corten.runtime.compile import Filter, Overlay, Setting, compile_plan
 from corten.runtime.plan import Plan
 from corten.runtime.spec import Spec
-from corten.runtime.steps.root import Below
+from corten.runtime.steps.overlay import Below
 
 
 class Prepared(Record):
@@ -89,26 +89,28 @@ def _limits(
     # Without root no device node can be made inside, so a list of allowed ones would add nothing.
     resources = resources if privileged else resources.replace(devices=())
     asked = limits.needs(resources)
-    not_applied: list[str] = []
+    not_applied: tuple[str, ...] = ()
     try:
         group = groups.place(layout, name, options.cgroup_parent, asked)
     except Unsupported as refusal:
-        if not options.best_effort and asked:
-            raise
-        possible = frozenset(c for c in asked if _possible(layout, name, options.cgroup_parent, c))
-        not_applied += [f"not applied: {c} limits: {refusal}" for c in sorted(asked - possible)]
-        resources = _without(resources, asked - possible)
-        group = groups.place(layout, name, options.cgroup_parent, possible)
+        if not options.best_effort:
+            raise Unsupported(f"{refusal}; --best-effort goes on without it") from None
+        refused = {c: why for c in sorted(asked) if (why := _refusal(layout, name, options.cgroup_parent, c))}
+        not_applied = tuple(f"not applied: {c} limits: {why}" for c, why in refused.items())
+        resources = _without(resources, frozenset(refused))
+        group = groups.place(layout, name, options.cgroup_parent, asked - refused.keys())
     if not group.dirs:
-        return None, (), tuple(not_applied)
-    return group, limits.writes(resources, group), tuple(not_applied)
+        return None, (), not_applied
+    return group, limits.writes(resources, group), not_applied
 
 
-def _possible(layout: layouts.Layout, name: str, parent: str | None, controller: str) -> bool:
+def _refusal(layout: layouts.Layout, name: str, parent: str | None, controller: str) -> str:
+    """Why this controller cannot be had; empty if it can."""
     try:
-        return bool(groups.place(layout, name, parent, frozenset((controller,))).dirs)
-    except Unsupported:
-        return False
+        groups.place(layout, name, parent, frozenset((controller,)))
+    except Unsupported as refusal:
+        return str(refusal)
+    return ""
 
 
 def _filter(spec: Spec, options: RunOptions, cache: str) -> Filter | None:

@@ -14,10 +14,11 @@ from corten.engine.mounts import MountOption
 from corten.engine.options import RunOptions
 from corten.engine.resources import cpu_count, resources
 from corten.engine.users import Identity, resolve_user
-from corten.errors import InvalidInput
+from corten.errors import InvalidInput, Unsupported
 from corten.images.sources import Bind, RootSource
 from corten.linux import capabilities
 from corten.linux.capabilities import Sets
+from corten.linux.idmap import to_host
 from corten.runtime import defaults
 from corten.runtime.spec import Device, Linux, Mount, Namespace, Process, Rlimit, Root, Spec, TimeOffset, User
 
@@ -61,9 +62,29 @@ def _user(options: RunOptions, root: RootSource, facts: HostFacts) -> Identity:
     user = options.user
     if user is None and options.userns == "keep-id":
         user = f"{facts.uid}:{facts.gid}"
-    return resolve_user(
+    found = resolve_user(
         user or "", _text_of(options, root, "/etc/passwd"), _text_of(options, root, "/etc/group"), options.group_add
     )
+    return _mapped(found, options, facts) if facts.uid_maps else found
+
+
+def _mapped(user: Identity, options: RunOptions, facts: HostFacts) -> Identity:
+    """The identity as far as the user namespace has its ids.
+
+    Memberships from the image's /etc/group that it has not are left out, as podman does: the group cannot own anything
+    there. What was asked for must be there.
+    """
+    remedy = f": {facts.few_ids}" if facts.few_ids else ""
+    for kind, number, maps in (("user", user.uid, facts.uid_maps), ("group", user.gid, facts.gid_maps)):
+        if to_host(number, maps) is None:
+            raise InvalidInput(f"--user: the container's user namespace has no {kind} {number}{remedy}")
+    own = tuple(group for group in user.groups if to_host(group, facts.gid_maps) is not None)
+    if options.group_add and len(own) < len(user.groups):
+        missing = next(group for group in user.groups if group not in own)
+        raise InvalidInput(f"--group-add: the container's user namespace has no group {missing}{remedy}")
+    if facts.few_ids:
+        own = ()  # there is only the primary one, and setgroups(2) is denied (user_namespaces(7))
+    return user.replace(groups=own)
 
 
 def _text_of(options: RunOptions, root: RootSource, path: str) -> str:
@@ -190,12 +211,13 @@ def _adapted(mount: Mount, options: RunOptions, in_userns: bool, facts: HostFact
         "/dev/mqueue": options.ipc == "host",
         "/proc": in_userns and options.pid != "private",
         "/sys": in_userns and options.network != "none",
+        "/sys/fs/cgroup": in_userns and options.cgroupns != "private",
     }
     if not shared.get(where):
         return mount
     if where == "/dev/mqueue" and not facts.mqueue:
         return mount.replace(destination="")
-    return Mount(where, "bind", where, ("rbind", *_TIGHT, *(("rro",) if where == "/sys" else ())))
+    return Mount(where, "bind", where, ("rbind", *_TIGHT, *(("rro",) if where.startswith("/sys") else ())))
 
 
 def _shm_size(options: RunOptions) -> int:
@@ -223,6 +245,8 @@ def _mount(mount: MountOption, facts: HostFacts) -> Mount:
     if mount.read_only:
         words.append("rro" if mount.recursive and mount.recursive_read_only else "ro")
     if mount.idmap:
+        if facts.uid != 0:
+            raise Unsupported(f"{mount.label}: idmap: only root may map the ids of {mount.source}: leave idmap out")
         if not mount.uid_map and not facts.uid_maps:
             raise InvalidInput(
                 f"{mount.label}: idmap of {mount.source} needs a user namespace (--userns, --uidmap) or maps of its "
