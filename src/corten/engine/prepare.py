@@ -100,6 +100,12 @@ def _limits(
         resources = _without(resources, frozenset(refused))
         group = groups.place(layout, name, options.cgroup_parent, asked - refused.keys())
     if not group.dirs:
+        if options.pid != "private":
+            unsafe = f"--pid {options.pid} without a control group: some of its processes could outlive the container"
+            if not options.best_effort:
+                why = _refusal(layout, name, options.cgroup_parent, "freezer")
+                raise Unsupported(f"{unsafe}: {why}; --best-effort risks it")
+            not_applied = (*not_applied, unsafe)
         return None, (), not_applied
     return group, limits.writes(resources, group), not_applied
 
