@@ -25,7 +25,7 @@ class Stage:
     root: descriptor of the container's root, once there is one; trees: detached mounts opened ahead, by name;
     arguments: where the command line lies in memory, see `process.argument_area`;
     claims: locked descriptors that say "in use" for as long as the launcher lives; channel: the child's end of the
-    socket to the launcher.
+    socket to the launcher; state: of an OCI container, as JSON for its hooks.
     """
 
     def __init__(self) -> None:
@@ -34,6 +34,7 @@ class Stage:
         self.claims: dict[str, int] = {}
         self.arguments = (0, 0)
         self.channel: Socket | None = None
+        self.state = b""
 
     def close(self) -> None:
         """Close what the launcher opened for the child."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from corten.errors import InvalidInput, NotFound, errno_words
+from corten.json_text import loads
 from corten.records import Record
 from corten.runtime.spec.container import Spec
 from corten.runtime.spec.decoding import decode_as
@@ -18,19 +19,19 @@ LARGEST = 64 << 20  # bytes; no real configuration comes near, and /dev/zero mus
 
 def parse(text: bytes, name: str) -> Any:
     """JSON text as data. `name` begins the error: `config.json: line 3 column 7: expecting value`."""
-    import json
-
     try:
-        return json.loads(text.decode())
+        return loads(text.decode())
     except UnicodeDecodeError as error:
         line = text.count(b"\n", 0, error.start) + 1
         raise InvalidInput(f"{name}: line {line}: byte {error.start} is not UTF-8") from None
-    except json.JSONDecodeError as error:
-        said = error.msg[:1].lower() + error.msg[1:]
-        raise InvalidInput(f"{name}: line {error.lineno} column {error.colno}: {said}") from None
     except RecursionError:
         raise InvalidInput(f"{name}: nested too deeply") from None
-    except ValueError as error:  # int() refuses numbers of more than 4300 digits
+    except ValueError as error:
+        line = getattr(error, "lineno", 0)
+        if line:  # json.JSONDecodeError
+            said, column = getattr(error, "msg", ""), getattr(error, "colno", 0)
+            raise InvalidInput(f"{name}: line {line} column {column}: {said[:1].lower()}{said[1:]}") from None
+        # int() refuses numbers of more than 4300 digits
         raise InvalidInput(f"{name}: {str(error).partition(';')[0]}") from None
 
 

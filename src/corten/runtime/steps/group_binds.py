@@ -1,13 +1,32 @@
-"""The container's control groups shown where it has no cgroup namespace: its own directories, bound one by one."""
+"""Control groups as OCI has them: one that exists may be used, and its directories are bound where there is no
+cgroup namespace."""
 
 from __future__ import annotations
 
 import os
 
+from corten.errors import NameInUse
 from corten.linux import mounts, paths
 from corten.linux.cgroup.group import Group
 from corten.linux.mount_options import MountOptions
 from corten.runtime.step import Stage, Step
+
+
+class MakeOrAdoptGroup(Step):
+    """Make the control group where it does not exist; one that does is taken if nothing runs in it."""
+
+    group: Group
+
+    def run(self, stage: Stage) -> None:
+        running = self.group.procs()
+        if running:
+            raise NameInUse(f"control group {self.group.dirs[0].path} is in use: process {running[0]} runs in it")
+        missing = tuple(own for own in self.group.dirs if not os.path.isdir(own.path))
+        if missing:
+            Group(missing).create()
+
+    def describe(self) -> str:
+        return "make control group " + " ".join(f"{'+'.join(d.controllers) or 'v2'}:{d.path}" for d in self.group.dirs)
 
 
 class BindGroups(Step):

@@ -1,0 +1,286 @@
+"""A bundle's configuration made into a plan: what `create` will do is decided here, and nothing is started.
+
+What the specification leaves to the runtime is settled as runc settles it: the default devices may be used, the umask
+is 0022, capabilities that are not given are none.
+"""
+
+from __future__ import annotations
+
+import os
+
+from corten.engine import cgroup_path, home
+from corten.errors import InvalidInput, NotFound, Unsupported, errno_words
+from corten.linux import capabilities, seccomp
+from corten.linux.capabilities import Sets
+from corten.linux.cgroup import layout as layouts
+from corten.linux.cgroup import resources as limits
+from corten.linux.cgroup.files import Write
+from corten.linux.cgroup.group import Group
+from corten.linux.cgroup.resources import Resources
+from corten.records import Record
+from corten.runtime import defaults
+from corten.runtime.compile import Filter, Setting, compile_plan
+from corten.runtime.plan import Plan
+from corten.runtime.spec import Hooks, Linux, Mount, Process, Spec
+from corten.runtime.spec.decoding import decode_as
+from corten.runtime.spec.files import LARGEST, parse
+from corten.runtime.spec.validation import validate
+from corten.runtime.step import Step
+from corten.runtime.steps import hooks, labels, listener, scheduling
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class MakeOptions(Record):
+    """What the command line says about making a container.
+
+    bundle: absolute; preserve_fds: how many descriptors from 3 on the program gets; cgroups: off leaves the process in
+    the caller's group.
+    """
+
+    bundle: str
+    pivot: bool = True
+    keyring: bool = True
+    preserve_fds: int = 0
+    systemd_cgroup: bool = False
+    cgroups: bool = True
+
+
+class Bundle(Record):
+    """A container that could be made now. text: the configuration as it was read; listener: a socket for the filter's
+    listener and what it is told, "" without one; warnings: for the log."""
+
+    text: str
+    spec: Spec
+    plan: Plan
+    hooks: Hooks
+    group: Group | None
+    listener: tuple[str, str] = ("", "")
+    warnings: tuple[str, ...] = ()
+
+
+def read_text(path: str) -> str:
+    """The text of a configuration. Errors: `NotFound`, `InvalidInput`."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(LARGEST + 1)
+    except FileNotFoundError:
+        raise NotFound(f"{path}: no such file or directory: a bundle has a config.json") from None
+    except OSError as error:
+        raise InvalidInput(f"{path}: {errno_words(error.errno or 0)}") from None
+    if len(data) > LARGEST:
+        raise InvalidInput(f"{path}: larger than {LARGEST >> 20} MiB")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path}: byte {error.start} is not UTF-8") from None
+
+
+def load(text: str) -> tuple[Spec, dict[str, Any] | None]:
+    """The configuration, validated, and apart from it the seccomp profile as it stands (large, and often kept
+    compiled already)."""
+    data = parse(text.encode(), "config.json")
+    profile = None
+    if isinstance(data, dict) and isinstance(data.get("linux"), dict):
+        profile = data["linux"].pop("seccomp", None)
+    spec = decode_as(Spec, data)
+    validate(spec)
+    return spec, profile
+
+
+def prepare(identity: str, directory: str, options: MakeOptions, config: str = "") -> Bundle:
+    """Decide everything about a container. directory: its own, in the state root; config: the file, if not the
+    bundle's config.json. Errors: `InvalidInput`, `NotFound`, `Unsupported`."""
+    text = read_text(config or f"{options.bundle}/config.json")
+    spec, profile = load(text)
+    warnings: list[str] = []
+    spec = _settled(spec, options.bundle, warnings)
+    process, linux = spec.process, spec.linux
+    assert process is not None
+    assert linux is not None
+    _require(process, linux)
+    layout = layouts.detect()
+    group, writes = _group(options, linux, layout, identity)
+    found, listening = (None, ("", "")) if profile is None else filter_of(profile)
+    if found and listening[0] and process.no_new_privileges is False:
+        raise Unsupported("linux.seccomp.listenerPath: needs process.noNewPrivileges here")
+    all_hooks = spec.hooks or Hooks()
+    setting = Setting(
+        directory=directory,
+        group=group,
+        writes=writes,
+        layout=layout,
+        filter=found,
+        privileged=os.geteuid() == 0,
+        init=False,
+        keep_fds=options.preserve_fds,
+        detached=True,
+        keyring=f"_ses.{identity}" if options.keyring else "",
+        pivot=options.pivot,
+        entering=scheduling_steps(process, linux),
+        before_pivot=(*_hook_steps(all_hooks), *label_steps(process)),
+    )
+    plan = compile_plan(spec, setting)
+    if found and listening[0]:
+        notifying = listener.LoadNotifyingFilter(found.program, found.flags)
+        plan = plan.replace(inside=(*plan.inside, notifying), payload=())
+    return Bundle(text, spec, plan, all_hooks, group, listening, tuple(warnings))
+
+
+# --- what the specification leaves open
+
+
+def _settled(spec: Spec, bundle: str, warnings: list[str]) -> Spec:
+    root, linux = spec.root, spec.linux or Linux()
+    assert root is not None
+    path = os.path.normpath(os.path.join(bundle, root.path))
+    if not os.path.isdir(path):
+        raise NotFound(f"root.path: {path}: no such file or directory")
+    kinds = [space.type for space in linux.namespaces]
+    resources = linux.resources or Resources()
+    rules = (defaults.DEVICE_RULES[0], *resources.devices, *defaults.DEVICE_RULES[1:])
+    assert spec.process is not None
+    return spec.replace(
+        root=root.replace(path=path),
+        process=settled_process(spec.process, "user" in kinds, warnings),
+        mounts=tuple(_absolute(mount, bundle) for mount in spec.mounts),
+        linux=linux.replace(resources=resources.replace(devices=rules)),
+    )
+
+
+def _absolute(mount: Mount, bundle: str) -> Mount:
+    binds = mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options
+    source = os.path.join(bundle, mount.source) if binds else mount.source
+    if binds and not os.path.lexists(source):
+        raise NotFound(f"mounts {mount.destination}: source {source}: no such file or directory")
+    return mount.replace(source=source, destination="/" + mount.destination.lstrip("/"))
+
+
+def settled_process(process: Process, new_rights: bool, warnings: list[str]) -> Process:
+    """The process with what runc assumes where the configuration is silent.
+
+    new_rights: it will be in a user namespace, where it has every capability to begin with. Capabilities that cannot
+    be granted are left out with a warning, as the specification asks.
+    """
+    asked = process.capabilities or Sets()
+    known = set(capabilities.ALL[: capabilities.last() + 1])
+    held = None if new_rights else capabilities.current()
+    given: dict[str, tuple[str, ...]] = {}
+    for field in ("bounding", "permitted", "inheritable", "effective", "ambient"):
+        names: tuple[str, ...] = getattr(asked, field)
+        limit = known if held is None else known & set(held.bounding if field in ("bounding", "inheritable")
+                                                       else held.permitted)  # fmt: skip
+        if field in ("effective", "ambient"):
+            limit &= set(given["permitted"])
+        if field == "ambient":
+            limit &= set(given["inheritable"])
+        given[field] = tuple(name for name in names if name in limit)
+        left = [name for name in names if name not in limit]
+        if left:
+            warnings.append(f"process.capabilities.{field}: cannot be granted: {', '.join(left)}")
+    user = process.user
+    return process.replace(
+        capabilities=Sets(**given),
+        user=user if user.umask is not None else user.replace(umask=defaults.UMASK),
+    )
+
+
+# --- what goes into the plan besides
+
+
+def scheduling_steps(process: Process, linux: Linux | None) -> tuple[Step, ...]:
+    """The steps that say how the kernel schedules the process."""
+    steps: list[Step] = []
+    if process.scheduler:
+        one = process.scheduler
+        steps.append(scheduling.SetScheduler(
+            one.policy, one.flags, one.nice, one.priority, one.runtime, one.deadline, one.period
+        ))  # fmt: skip
+    if process.io_priority:
+        steps.append(scheduling.SetIOPriority(process.io_priority.class_, process.io_priority.priority))
+    if linux and linux.memory_policy:
+        policy = linux.memory_policy
+        steps.append(scheduling.SetMemoryPolicy(policy.mode, policy.nodes, policy.flags))
+    if linux and linux.personality:
+        steps.append(scheduling.SetPersonality(linux.personality.domain))
+    return tuple(steps)
+
+
+def label_steps(process: Process) -> tuple[Step, ...]:
+    """The steps that ask for a label at the next exec."""
+    steps: list[Step] = []
+    if process.apparmor_profile and labels.apparmor_enabled():
+        steps.append(labels.LabelProgram("apparmor", process.apparmor_profile))
+    if process.selinux_label:
+        steps.append(labels.LabelProgram("selinux", process.selinux_label))
+    return tuple(steps)
+
+
+def _hook_steps(all_hooks: Hooks) -> tuple[Step, ...]:
+    steps: list[Step] = []
+    if all_hooks.prestart or all_hooks.create_runtime:
+        steps.append(hooks.AwaitRuntimeHooks())
+    steps += [hooks.RunHook(hook, "createContainer") for hook in all_hooks.create_container]
+    return tuple(steps)
+
+
+def _require(process: Process, linux: Linux) -> None:
+    """`Unsupported` naming the field for what this machine cannot do and no later step would refuse clearly."""
+    labels.require(process.apparmor_profile, process.selinux_label)
+    if linux.mount_label and not labels.selinux_enabled():
+        raise Unsupported(f"linux.mountLabel: {linux.mount_label}: SELinux is not enabled in this kernel")
+    if linux.mount_label:
+        raise Unsupported("linux.mountLabel: not done by this version")
+    if linux.intel_rdt:
+        if not os.path.exists("/sys/fs/resctrl/schemata"):
+            raise Unsupported("linux.intelRdt: /sys/fs/resctrl is not mounted, or this CPU has no such control")
+        raise Unsupported("linux.intelRdt: not done by this version")
+    if not any(space.type == "mount" for space in linux.namespaces):
+        raise Unsupported("linux.namespaces: a container without a mount namespace of its own is not made")
+    if any(space.type == "mount" and space.path for space in linux.namespaces):
+        raise Unsupported("linux.namespaces: a container in another's mount namespace is not made")
+
+
+def filter_of(profile: dict[str, Any]) -> tuple[Filter, tuple[str, str]]:
+    """The compiled filter of a profile as JSON has it, and its listener: (socket, metadata).
+
+    The digest of the profile finds the filter in the cache, so it is read whole only when it must be compiled.
+    """
+    from _blake2 import blake2b
+
+    from corten.json_text import dumps
+
+    if not isinstance(profile, dict):
+        raise InvalidInput("linux.seccomp: expected object")
+    flags = tuple(profile.get("flags") or ())
+    path, metadata = profile.get("listenerPath") or "", profile.get("listenerMetadata") or ""
+    rules = {key: value for key, value in profile.items() if key not in ("flags", "listenerPath", "listenerMetadata")}
+    key = "oci-" + blake2b(dumps(rules).encode(), digest_size=20).hexdigest()
+
+    def read() -> seccomp.Seccomp:
+        return decode_as(seccomp.Seccomp, profile, "linux.seccomp")
+
+    program = seccomp.cached(read, f"{home.directory()}/filters", key)
+    if seccomp.needs_listener(program) and not path:
+        raise InvalidInput("linux.seccomp.listenerPath: missing; SCMP_ACT_NOTIFY needs a listener")
+    return Filter(program, flags, "of the bundle", for_init=False), (path, str(metadata))
+
+
+def _group(
+    options: MakeOptions, linux: Linux, layout: layouts.Layout, identity: str
+) -> tuple[Group | None, tuple[Write, ...]]:
+    resources = linux.resources or Resources()
+    if not options.cgroups:
+        if resources.replace(devices=()) != Resources():
+            raise InvalidInput("linux.resources: cannot be applied with control groups disabled")
+        return None, ()
+    if options.systemd_cgroup:
+        raise Unsupported("--systemd-cgroup: not done by this version: use cgroupfs")
+    if os.geteuid():
+        resources = resources.replace(devices=())
+    group = cgroup_path.place(layout, linux.cgroups_path, identity, limits.needs(resources))
+    if not group.dirs:
+        return None, ()
+    return group, limits.writes(resources, group)

@@ -1,0 +1,44 @@
+"""What `create` and `run` take from their command lines."""
+
+from __future__ import annotations
+
+import os
+
+from corten.engine.bundle import MakeOptions
+from corten.engine.creating import Outlets
+from corten.oci.table import absolute, number
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from corten.oci.main import Settings
+
+
+def request(settings: Settings, values: dict[str, Any]) -> tuple[MakeOptions, Outlets, str]:
+    """(how to make it, whom to tell, the configuration's file or ""). The working directory becomes the bundle."""
+    outlets = Outlets(*(absolute(values.get(key)) for key in ("pid_file", "console_socket", "pidfd_socket")))
+    config = absolute(values.get("config"))
+    bundle = os.path.abspath(values.get("bundle") or ".")
+    try:
+        os.chdir(bundle)
+    except OSError as error:
+        from corten.errors import NotFound
+
+        raise NotFound(f"--bundle {bundle}: {(error.strerror or '').lower()}") from None
+    options = MakeOptions(
+        bundle=bundle,
+        pivot=not values.get("no_pivot"),
+        keyring=not values.get("no_new_keyring"),
+        preserve_fds=preserved(values),
+        systemd_cgroup=settings.systemd_cgroup,
+        cgroups=settings.cgroups,
+    )
+    return options, outlets, config
+
+
+def preserved(values: dict[str, Any]) -> int:
+    """How many descriptors from 3 on the program gets: those asked for, and those of socket activation."""
+    listening = os.environ.get("LISTEN_FDS", "")
+    asked = number("--preserve-fds", values.get("preserve_fds"))
+    return asked + (int(listening) if listening.isdecimal() else 0)

@@ -1,0 +1,108 @@
+"""A clone whose child lives in namespaces of others: by way of a process that joins them and then makes the child.
+
+Why a process between: who has joined a user, mount or PID namespace cannot come back, and the launcher has still to run
+hooks and write files on the host. The child is made with CLONE_PARENT, so the launcher is its parent all the same.
+Rule: whatever is in those namespaces is not trusted. The process between is not dumpable before it joins
+(CVE-2016-9962), and nothing is imported from then on.
+"""
+
+from __future__ import annotations
+
+import os
+
+from corten.errors import Error, KernelError
+from corten.linux import clone, pidfd, process, syscalls
+from corten.linux.clone import Clone
+from corten.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_CLONE_PARENT = 0x8000
+
+
+class Joins(Record):
+    """Namespaces to join. opened: (kind, descriptor); of: descriptor of a process whose namespaces `kinds` are joined
+    in one call, -1 for none; before: what the process between does first, as ourselves (`corten.Error` if it fails)."""
+
+    opened: tuple[tuple[str, int], ...] = ()
+    of: int = -1
+    kinds: tuple[str, ...] = ()
+    before: Callable[[], None] | None = None
+
+
+def clone_into(joins: Joins, flags: int, cgroup_fd: int | None = None) -> Clone:
+    """Clone into existing namespaces and, by `flags`, new ones; in the child the pid is 0, as from `clone3`.
+
+    Errors: `KernelError` naming the namespace.
+    """
+    reader, writer = os.pipe()
+    between = clone.clone3(0)
+    if between.pid == 0:
+        try:
+            os.close(reader)
+            if joins.before is not None:
+                joins.before()
+            process.set_dumpable(False)
+            _join(joins)
+            # exit_signal must be 0 with CLONE_PARENT: the child has that of the process between, SIGCHLD.
+            pid = _clone_sibling(flags, cgroup_fd)
+            if pid == 0:
+                os.close(writer)
+                return Clone(0, -1)
+            os.write(writer, f"{pid}".encode())
+            os._exit(0)
+        except KernelError as error:
+            os.write(writer, f"!{error.errno} {error.step}".encode())
+        except Error as error:
+            os.write(writer, f"!0 {error}".encode())
+        except OSError as error:
+            kinds = " ".join(kind for kind, (flag, _) in clone.NAMESPACES.items() if flags & flag)
+            os.write(writer, f"!{error.errno} clone with new namespaces {kinds or 'none'}".encode())
+        os._exit(Error.exit_code)
+    os.close(between.pidfd)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        said = file.read().decode(errors="replace")
+    os.waitpid(between.pid, 0)
+    if not said or said[0] == "!":
+        number, _, what = said[1:].partition(" ")
+        raise KernelError(what or "join namespaces", int(number or 0))
+    pid = int(said)
+    return Clone(pid, pidfd.open_pid(pid))
+
+
+def _clone_sibling(flags: int, cgroup_fd: int | None) -> int:
+    import ctypes
+
+    flags |= _CLONE_PARENT | 0x100000000  # CLONE_CLEAR_SIGHAND
+    if cgroup_fd is not None:
+        flags |= 0x200000000  # CLONE_INTO_CGROUP
+    args = syscalls.words(flags, 0, 0, 0, 0, 0, 0, 0, 0, 0, cgroup_fd or 0)
+    return syscalls.call("clone3", args, ctypes.sizeof(args))
+
+
+def _join(joins: Joins) -> None:
+    """First all but `user` with the rights that we have, then `user`, then with its rights what is left."""
+    if joins.of >= 0 and joins.kinds:
+        try:
+            syscalls.call("setns", joins.of, clone.flags_of(joins.kinds))
+        except OSError as error:
+            raise KernelError(f"join the {' '.join(joins.kinds)} namespaces", error.errno or 0) from None
+    left = []
+    mount_last = sorted(joins.opened, key=lambda one: one[0] == "mount")
+    for kind, fd in mount_last:
+        if kind == "user":
+            continue
+        try:
+            clone.join(fd, kind)
+        except PermissionError:
+            left.append((kind, fd))
+        except OSError as error:
+            raise KernelError(f"join the {kind} namespace", error.errno or 0) from None
+    for kind, fd in [*(one for one in joins.opened if one[0] == "user"), *left]:
+        try:
+            clone.join(fd, kind)
+        except OSError as error:
+            raise KernelError(f"join the {kind} namespace", error.errno or 0) from None
