@@ -95,8 +95,10 @@ def compile_plan(spec: Spec, setting: Setting) -> Plan:
     in_userns = "user" in new or any(kind == "user" for kind, _ in joined)
     if "mount" not in new:
         raise InvalidInput("linux.namespaces: a mount namespace of its own is needed to change the root")
+    # What is made new belongs to the user namespace that its maker is in; a PID namespace is only for later children.
+    by_clone = setting.detached or any(kind in ("user", "pid") for kind, _ in joined)
     inside = (
-        *_enter(process, linux, setting, new, joined),
+        *_enter(process, linux, setting, new, joined, by_clone),
         *_fill_root(spec, process, linux, setting, in_userns),
         *_name_and_tune(spec, linux, new),
         *setting.before_pivot,
@@ -105,8 +107,11 @@ def compile_plan(spec: Spec, setting: Setting) -> Plan:
     )
     rights, payload = _give_up_rights(process, linux, setting)
     search = next((entry[5:] for entry in process.env if entry.startswith("PATH=")), DEFAULT_SEARCH)
+    # Root's launcher opens what is mounted from the host: the child, in another user namespace, has no rights there.
+    opening = tuple(step for step in inside if isinstance(step, (mounting.OpenTree, root.OpenLayers)))
+    inside = tuple(step for step in inside if step not in opening)
     return Plan(
-        host=tuple(_prepare(linux, setting, new, joined)),
+        host=(*_prepare(linux, setting, new, joined), *opening),
         # A cgroup namespace is rooted where its maker stands, and offsets are set before anybody is in: by steps.
         namespaces=tuple(k for k in new if k != "cgroup" and not (k == "time" and linux.time_offsets)),
         uid_maps=linux.uid_mappings,
@@ -119,7 +124,7 @@ def compile_plan(spec: Spec, setting: Setting) -> Plan:
         timeout=setting.timeout,
         group=setting.group,
         keep_fds=setting.keep_fds,
-        joined=joined if setting.detached else (),
+        joined=joined if by_clone else (),
     )
 
 
@@ -162,9 +167,14 @@ def _undo(setting: Setting) -> list[Step]:
 
 
 def _enter(
-    process: Process, linux: Linux, setting: Setting, new: tuple[str, ...], joined: tuple[tuple[str, str], ...]
+    process: Process,
+    linux: Linux,
+    setting: Setting,
+    new: tuple[str, ...],
+    joined: tuple[tuple[str, str], ...],
+    by_clone: bool,
 ) -> list[Step]:
-    """From the host's world into the new one."""
+    """From the host's world into the new one. by_clone: what is joined is joined already."""
     steps: list[Step] = []
     if setting.group:
         # With the launcher's rights, and before the cgroup namespace, whose root is the group joined here.
@@ -178,8 +188,8 @@ def _enter(
     steps += setting.entering
     # After the steps that write to /proc/self, before others can see this process.
     steps.append(identity.Shield())
-    if not setting.detached:
-        steps += [namespaces.JoinNamespace(kind, path) for kind, path in joined if kind != "pid"]
+    if not by_clone:
+        steps += [namespaces.JoinNamespace(kind, path) for kind, path in joined]
     if "user" in new:
         steps.append(identity.BecomeMappedRoot(_first(linux.uid_mappings), _first(linux.gid_mappings)))
     elif any(kind == "user" for kind, _ in joined):
@@ -201,11 +211,19 @@ def _fill_root(spec: Spec, process: Process, linux: Linux, setting: Setting, in_
     propagation = _PROPAGATION.get(linux.rootfs_propagation.removeprefix("r"), mounts.SLAVE)
     # A shared root would send our mounts to the host: as in runc, what is asked for is set once we are inside.
     steps: list[Step] = [root.Isolate(mounts.PRIVATE if propagation == mounts.PRIVATE else mounts.SLAVE)]
+    # A process of another user namespace may not be let into the container's directory on the host.
+    far = in_userns and setting.privileged
+    at = "/" if far else setting.directory
     if setting.overlay:
         overlay = setting.overlay
-        steps.append(root.MountOverlay(overlay.lowers, overlay.layer, setting.directory, overlay.size, overlay.below))
+        if far:
+            lowers = dict.fromkeys((*overlay.lowers, *(path for below in overlay.below for path in below.lowers)))
+            steps.append(root.OpenLayers(tuple(lowers), overlay.layer, linux.uid_mappings, linux.gid_mappings))
+        steps.append(root.MountOverlay(overlay.lowers, overlay.layer, at, overlay.size, overlay.below))
     elif spec.root is not None:
-        steps.append(root.MountRoot(spec.root.path))
+        if far:
+            steps.append(mounting.OpenTree(spec.root.path, True))
+        steps.append(root.MountRoot(spec.root.path, at="/" if far else ""))
     else:
         raise InvalidInput("root: missing")
     for mount in spec.mounts:
@@ -239,10 +257,9 @@ def _mount(mount: MountSpec, setting: Setting, linux: Linux, in_userns: bool) ->
             uid_maps, gid_maps = linux.uid_mappings, linux.gid_mappings
             if not uid_maps:
                 raise InvalidInput(f"mount {mount.destination}: idmap needs a user namespace or mappings of its own")
-        # Root's launcher opens sources with root's rights: the child, in another user namespace, has none on the host.
         if uid_maps or (in_userns and setting.privileged):
-            below = options.idmap_below
-            steps.append(mounting.OpenTree(mount.source, options.recursive, uid_maps, gid_maps, below))
+            how = options.recursive, uid_maps, gid_maps, options.idmap_below
+            steps.append(mounting.OpenTree(mount.source, *how, mount.destination))
     steps.append(mounting.Mount(kind, mount.source, mount.destination, options))
     return steps
 

@@ -7,6 +7,7 @@ Rule 3: once host steps have begun, the undo steps run, whatever happens.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import select
@@ -68,11 +69,12 @@ class Launch:
         now = signals.block_all()
         gc.disable()  # a collection in the child would copy pages, and could run finalizers of the launcher
         try:
-            made = _clone_among(stage.trees.pop("ns:pid", -1), clone_flags(plan), cgroup_fd)
+            made = self._clone_into(clone_flags(plan), cgroup_fd)
             if made.pid == 0:
                 run_child(plan, stage, stdio, mask or now)
         except OSError as error:
-            raise KernelError("clone with new namespaces " + " ".join(plan.namespaces), error.errno or 0) from None
+            what = "clone with new namespaces " + " ".join(plan.namespaces)
+            raise KernelError(what, error.errno or 0, _clone_hint(plan, error.errno)) from None
         finally:
             gc.enable()
             signals.restore(now)
@@ -91,6 +93,14 @@ class Launch:
             os.waitpid(self.pid, 0)
             self._close()
             raise
+
+    def _clone_into(self, flags: int, cgroup_fd: int | None) -> clone.Clone:
+        if not self.plan.joined:
+            return clone.clone3(flags, cgroup_fd)
+        from corten.runtime import joining
+
+        opened = tuple((kind, self._stage.trees[f"ns:{kind}"]) for kind, _ in self.plan.joined)
+        return joining.clone_into(joining.Joins(opened), flags, cgroup_fd)
 
     def read_channel(self) -> bool:
         """Take one message from the child; False at the end of file."""
@@ -194,25 +204,6 @@ class Launch:
         self._stage.release()
 
 
-def _clone_among(pids: int, flags: int, cgroup_fd: int | None) -> clone.Clone:
-    """Clone into the PID namespace behind the descriptor `pids`, which is closed; -1: into our own.
-
-    Joining changes only where later children go, not the launcher itself, so it can go back. Source: setns(2).
-    """
-    if pids < 0:
-        return clone.clone3(flags, cgroup_fd)
-    back = clone.open_namespace("self", "pid")
-    try:
-        clone.join(pids, "pid")
-        made = clone.clone3(flags, cgroup_fd)
-        if made.pid:
-            clone.join(back, "pid")
-        return made
-    finally:
-        os.close(pids)
-        os.close(back)
-
-
 _area: list[tuple[int, int]] = []
 
 
@@ -221,6 +212,14 @@ def _arguments() -> tuple[int, int]:
     if not _area:
         _area.append(process.argument_area())
     return _area[0]
+
+
+def _clone_hint(plan: Plan, number: int | None) -> str:
+    if number == errno.ENOSPC:
+        return "no more namespaces are allowed: raise the sysctl user.max_user_namespaces (or its like), or run as root"
+    if number == errno.EPERM and "user" in plan.namespaces:
+        return "user namespaces are forbidden here: see the sysctls kernel.*userns*, or run as root"
+    return "CAP_SYS_ADMIN is missing: run as root of the machine, not of a container" if number == errno.EPERM else ""
 
 
 def _victims(group: Group) -> tuple[Victim, ...]:

@@ -12,17 +12,21 @@ from corten.runtime.step import Stage, Step
 
 
 class OpenTree(Step):
-    """Open the source of a bind mount ahead of its mounting, with the rights of whoever runs this step."""
+    """Open the source of a bind mount ahead of its mounting, with the rights of whoever runs this step.
+
+    target: where it will be mounted; empty: it becomes the root.
+    """
 
     source: str
     recursive: bool
     uid_maps: tuple[IdMapping, ...] = ()
     gid_maps: tuple[IdMapping, ...] = ()
     idmap_below: bool = False
+    target: str = ""
 
     def run(self, stage: Stage) -> None:
         tree = mounts.open_tree(self.source, recursive=self.recursive)
-        stage.trees[self.source] = tree
+        stage.trees[f"tree:{self.target}"] = tree
         if self.uid_maps:
             userns = userns_fd(self.uid_maps, self.gid_maps)
             try:
@@ -67,7 +71,7 @@ class Mount(Step):
             frozen = ("ro",) if options.add & mounts.RDONLY and self.kind in ("tmpfs", "ramfs") else ()
             attributes = options.add & ~options.clear
             return mounts.new(self.kind, (*options.data, *frozen), attributes, self.source)
-        fd = stage.trees.pop(self.source, -1)
+        fd = stage.trees.pop(f"tree:{self.target}", -1)
         if fd < 0:
             fd = mounts.open_tree(self.source, recursive=options.recursive)
         # Setting only: in a user namespace flags that the host has locked cannot be cleared, and must not be.

@@ -7,6 +7,7 @@ import os
 
 from corten.errors import KernelError
 from corten.linux import mounts, paths
+from corten.linux.idmap import IdMapping, userns_fd
 from corten.linux.process import real_cwd
 from corten.records import Record
 from corten.runtime.step import Stage, Step
@@ -30,12 +31,14 @@ class MountRoot(Step):
 
     path: str
     recursive: bool = True
+    at: str = ""
+    """A directory to attach it to in this mount namespace; empty: the path itself."""
 
     def run(self, stage: Stage) -> None:
-        tree = stage.trees.pop(self.path, -1)
+        tree = stage.trees.pop("tree:", -1)
         if tree < 0:
             tree = mounts.open_tree(self.path, recursive=self.recursive)
-        _become_root(stage, tree, self.path)
+        _become_root(stage, tree, self.at or self.path)
 
     def describe(self) -> str:
         return f"take {self.path} as root"
@@ -47,6 +50,37 @@ class Below(Record):
     target: str
     lowers: tuple[str, ...]
     name: str
+
+
+class OpenLayers(Step):
+    """Open the directories of an overlay in the launcher, for a child of another user namespace: it cannot reach them.
+
+    With maps, the container's users own in the lower ones what the host's users of the same numbers own.
+    """
+
+    lowers: tuple[str, ...]
+    layer: str
+    uid_maps: tuple[IdMapping, ...]
+    gid_maps: tuple[IdMapping, ...]
+
+    def run(self, stage: Stage) -> None:
+        userns = userns_fd(self.uid_maps, self.gid_maps) if self.uid_maps else -1
+        try:
+            for path in self.lowers:
+                tree = stage.trees[_OPENED + path] = mounts.open_tree(path)
+                if userns >= 0:
+                    mounts.set_attributes(tree, add=mounts.IDMAP, userns=userns)
+        finally:
+            if userns >= 0:
+                os.close(userns)
+        if self.layer:
+            stage.trees[_OPENED + self.layer] = mounts.open_tree(self.layer)
+
+    def describe(self) -> str:
+        return f"open {', '.join(self.lowers)}{', ids mapped' if self.uid_maps else ''}"
+
+
+_OPENED = "layer:"
 
 
 class MountOverlay(Step):
@@ -64,25 +98,38 @@ class MountOverlay(Step):
     below: tuple[Below, ...] = ()
 
     def run(self, stage: Stage) -> None:
-        layer = self.layer
+        places = {name[len(_OPENED) :]: fd for name, fd in stage.trees.items() if name.startswith(_OPENED)}
+        for fd in places.values():
+            self._attach(fd)  # an overlay takes only what is mounted in its own mount namespace
+        lowers, *others = [
+            tuple(f"/proc/self/fd/{places[path]}" if path in places else path for path in paths)
+            for paths in (self.lowers, *(below.lowers for below in self.below))
+        ]
+        layer = f"/proc/self/fd/{places[self.layer]}" if self.layer in places else self.layer
         if not layer:
             options = ("mode=0755", *([f"size={self.size}"] if self.size else []))
             tmpfs = mounts.new("tmpfs", options, mounts.NODEV)
-            here = os.open(self.at, os.O_PATH | os.O_CLOEXEC)
-            mounts.attach(tmpfs, here)
-            os.close(here)
-            os.close(tmpfs)
-            layer = self.at
+            self._attach(tmpfs)
+            stage.trees["memory"] = tmpfs
+            layer = f"/proc/self/fd/{tmpfs}"
             make_layer(layer, tuple(below.name for below in self.below))
-        root = _overlay(self.lowers, layer)
+        root = _overlay(lowers, layer)
         # All of them are made first: the root covers the place where their layers lie.
-        made = [(below.target, _overlay(below.lowers, f"{layer}/{below.name}")) for below in self.below]
+        made = [
+            (below.target, _overlay(own, f"{layer}/{below.name}"))
+            for below, own in zip(self.below, others, strict=True)
+        ]
         _become_root(stage, root, self.at)
         for target, mount in made:
             place = paths.directory_in_root(stage.root, target)
             mounts.attach(mount, place)
             os.close(place)
             os.close(mount)
+
+    def _attach(self, mount: int) -> None:
+        here = os.open(self.at, os.O_PATH | os.O_CLOEXEC)
+        mounts.attach(mount, here)
+        os.close(here)
 
     def describe(self) -> str:
         others = f" (and {', '.join(below.target for below in self.below)})" if self.below else ""
@@ -91,6 +138,8 @@ class MountOverlay(Step):
 
 def make_layer(path: str, names: tuple[str, ...], uid: int = 0, gid: int = 0) -> None:
     """Make the directories that overlays write to: `upper` and `work`, and the same in a directory for each name."""
+    if uid or gid:
+        os.chmod(path, 0o711)  # noqa: S103 - another user's process has to pass through
     for part in (path, *(f"{path}/{name}" for name in names)):
         for directory in (part, f"{part}/upper", f"{part}/work"):
             if not os.path.isdir(directory):
