@@ -212,3 +212,16 @@ def test_keeping_across_setuid_ends() -> None:
         return during, call("prctl", pr_get_keepcaps, 0, 0, 0, 0)
 
     assert in_child(body) == "(1, 0)"
+
+
+def test_an_inherited_ambient_set_is_not_kept() -> None:
+    one = ("CAP_KILL",)
+
+    def body() -> object:
+        capabilities.set_sets(Sets(FIVE, FIVE, FIVE, FIVE))
+        capabilities.raise_ambient(FIVE)
+        capabilities.set_sets(Sets(FIVE, one, one, one))
+        capabilities.raise_ambient(())
+        return capabilities.current().ambient
+
+    assert in_child(body) == "()"

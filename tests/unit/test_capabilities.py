@@ -137,3 +137,9 @@ def test_current_sets_are_readable_by_anyone() -> None:
     sets = capabilities.current()
     assert capabilities.effective() == sets.effective
     assert capabilities.last() < 64
+
+
+@pytest.mark.parametrize("field", ["bounding", "effective", "inheritable", "permitted", "ambient"])
+def test_lacking_one_names_the_set(field: str) -> None:
+    with pytest.raises(Unsupported, match=rf"cannot give CAP_KILL \({field} set\)"):
+        available(Sets(**{field: ("CAP_KILL",)}), Sets(permitted=("CAP_CHOWN",), bounding=("CAP_CHOWN",)))
