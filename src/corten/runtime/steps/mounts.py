@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
+from corten.errors import KernelError
 from corten.linux import mounts, paths
 from corten.linux.idmap import IdMapping, userns_fd
 from corten.linux.mount_options import MountOptions
@@ -53,8 +55,11 @@ class Mount(Step):
     def run(self, stage: Stage) -> None:
         fd = self._make(stage)
         try:
-            target = _place(stage.root, self.target, paths.is_directory(fd))
+            wants_directory = paths.is_directory(fd)
+            target = _place(stage.root, self.target, wants_directory)
             try:
+                if not wants_directory and paths.is_directory(target):
+                    raise KernelError(self.describe(), errno.EISDIR, f"{self.source} is a file: name one inside")
                 if self.options.copy_up:
                     _copy_up(target, fd)
                 mounts.attach(fd, target)
