@@ -1,7 +1,8 @@
 """Where Corten keeps what must outlive a process, and what a killed one left there.
 
     CORTEN_HOME, or /var/lib/corten for root, $XDG_DATA_HOME/corten (~/.local/share/corten) for others:
-      containers/ID/   one directory for each live container: `record`, the writable layer; locked by its launcher
+      containers/ID/   one directory for each live container, with its writable layer; locked by its launcher
+      groups/KEY       where control groups of containers lie: one small file for each place that was ever used
       names/NAME       locked by the launcher of the container of that name
       filters/         compiled system call filters
       and what images/ keeps there
@@ -36,28 +37,48 @@ def directory() -> str:
     return path
 
 
-def record_lines(name: str | None, group: Group | None) -> tuple[str, ...]:
-    """What a sweeper needs to know of a container, for its `record`."""
-    lines = [f"name {name}"] if name else []
-    if group:
-        lines += [f"group {own.version} {','.join(own.controllers) or '-'} {own.path}" for own in group.dirs]
-    return tuple(lines)
+def group_name(identity: str) -> str:
+    """The last component of the path of a container's control group."""
+    return f"corten-{identity}"
 
 
-def _group_of(record: str) -> Group | None:
-    dirs = []
-    for line in record.splitlines():
-        key, _, rest = line.partition(" ")
-        if key == "group":
-            version, controllers, path = rest.split(" ", 2)
-            dirs.append(GroupDir(int(version), () if controllers == "-" else tuple(controllers.split(",")), path))
-    return Group(tuple(dirs)) if dirs else None
+def places(home: str, group: Group | None) -> tuple[str, tuple[str, ...]]:
+    """(file, lines) of the note that lets a sweeper find this group, and all others made in the same place."""
+    if group is None:
+        return "", ()
+    lines = tuple(
+        f"{own.version} {','.join(own.controllers) or '-'} {os.path.dirname(own.path)}" for own in group.dirs
+    )
+    import binascii
+
+    return f"{home}/groups/{binascii.crc32(' '.join(lines).encode()):08x}", lines
+
+
+def _groups_of(home: str, identity: str) -> list[Group]:
+    """The control groups that a container may have left, by the notes of where containers had theirs."""
+    found = []
+    try:
+        notes = os.listdir(f"{home}/groups")
+    except FileNotFoundError:
+        return []
+    for note in notes:
+        dirs = []
+        with open(f"{home}/groups/{note}") as file:
+            for line in file:
+                version, controllers, parent = line.rstrip("\n").split(" ", 2)
+                path = f"{parent}/{group_name(identity)}"
+                if os.path.isdir(path):
+                    served = () if controllers == "-" else tuple(controllers.split(","))
+                    dirs.append(GroupDir(int(version), served, path))
+        if dirs:
+            found.append(Group(tuple(dirs)))
+    return found
 
 
 def sweep(home: str) -> int:
     """Remove what launchers that were killed have left; the number of containers swept.
 
-    Ends processes only in control groups named in a record whose launcher is dead.
+    Ends processes only in control groups named after a container whose launcher is dead.
     """
     containers = f"{home}/containers"
     swept = 0
@@ -74,12 +95,7 @@ def sweep(home: str) -> int:
         if fd is None:
             continue
         try:
-            try:
-                with open(f"{path}/record") as file:
-                    group = _group_of(file.read())
-            except FileNotFoundError:
-                group = None
-            if group:
+            for group in _groups_of(home, name):
                 if group.procs():
                     group.kill()
                 group.remove()

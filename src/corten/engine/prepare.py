@@ -21,7 +21,7 @@ from corten.runtime import seccomp_default
 from corten.runtime.compile import Filter, Overlay, Setting, compile_plan
 from corten.runtime.plan import Plan
 from corten.runtime.spec import Spec
-from corten.runtime.steps.overlay import Below
+from corten.runtime.steps.root import Below
 
 
 class Prepared(Record):
@@ -43,11 +43,13 @@ def prepare(options: RunOptions) -> Prepared:
     source = _root_source(options, place)
     spec = specs.to_spec(options, source, specs.host_facts(options), identity)
     layout = layouts.detect()
-    group, writes, not_applied = _limits(options, spec, layout, f"corten-{identity}")
+    group, writes, not_applied = _limits(options, spec, layout, home.group_name(identity))
     directory = f"{place}/containers/{identity}"
+    note_file, note = home.places(place, group)
     setting = Setting(
         directory=directory,
-        record=home.record_lines(options.name, group),
+        note_file=note_file,
+        note=note,
         name_file=f"{place}/names/{options.name}" if options.name else "",
         overlay=_overlay(options, source, directory),
         group=group,

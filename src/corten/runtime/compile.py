@@ -64,7 +64,8 @@ class Setting(Record):
     """
 
     directory: str
-    record: tuple[str, ...] = ()
+    note_file: str = ""
+    note: tuple[str, ...] = ()
     name_file: str = ""
     overlay: Overlay | None = None
     group: Group | None = None
@@ -135,9 +136,9 @@ def _prepare(linux: Linux, setting: Setting, new: tuple[str, ...], joined: tuple
         steps.append(layer.Claim(setting.name_file, what, directory=False))
     if not setting.detached:
         steps.append(layer.Claim(setting.directory, "the container id"))
-    if setting.record:
+    if setting.note_file:
         # Before anything that a sweeper would have to find.
-        steps.append(layer.WriteRecord(f"{setting.directory}/record", setting.record))
+        steps.append(layer.Note(setting.note_file, setting.note))
     if not setting.detached:
         steps += [namespaces.OpenNamespace(kind, path) for kind, path in joined]
     if setting.overlay and setting.overlay.layer:
@@ -230,7 +231,7 @@ def _fill_root(spec: Spec, process: Process, linux: Linux, setting: Setting, in_
         steps += _mount(mount, setting, linux, in_userns)
     if not _has_own_dev(spec):
         steps += _devices(linux, in_userns)
-    steps += [nodes.WriteFile(path, content) for path, content in setting.files]
+    steps += [nodes.ProvideFile(path, content) for path, content in setting.files]
     if process.terminal:
         size = process.console_size
         height, width = (size.height, size.width) if size else (0, 0)

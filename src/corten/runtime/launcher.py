@@ -167,7 +167,8 @@ class Launch:
         if status is None and not self.plan.init and self._failed is None:
             status = init_status
         try:
-            oom = events.oom(group) if group else None
+            killed = events.kills(group) if group else None
+            oom = events.oom(group) if group and killed else None if killed is None else events.OomEvents(oom_kill=0)
             account = Account(
                 failed=self._failed,
                 started=self._started,
@@ -178,9 +179,9 @@ class Launch:
                 timed_out=self._timed_out,
                 seconds=seconds,
                 cpu_seconds=spent.ru_utime + spent.ru_stime,
-                usage=usage.read(group) if group else None,
+                usage=usage.read(group, live=False) if group else None,
                 oom=oom,
-                pids_refused=events.hits(group).pids if group else None,
+                pids_refused=events.forks_refused(group) if group else None,
                 pressure=pressure.read(group) if group else None,
                 victims=_victims(group) if group and oom and oom.oom_kill else (),
             )

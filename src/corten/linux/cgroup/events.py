@@ -52,6 +52,22 @@ class Hits(Record):
     memory: int | None = None
 
 
+def kills(group: Group) -> int | None:
+    """How many processes were killed for memory: `oom(group).oom_kill` with one file read where there were none."""
+    directory = group.directory("memory")
+    if directory is None:
+        return None
+    if group.version("memory") == 1:
+        return _kills_v1(directory)
+    return (files.pairs(f"{directory}/memory.events") or {}).get("oom_kill")
+
+
+def forks_refused(group: Group) -> int | None:
+    """How often the limit of processes refused a new one; None where the kernel does not tell."""
+    directory = group.directory("pids")
+    return None if directory is None else (files.pairs(f"{directory}/pids.events") or {}).get("max")
+
+
 def oom(group: Group) -> OomEvents:
     """The out-of-memory events of a group so far; all None where it has no memory controller. `OSError`."""
     directory = group.directory("memory")
@@ -88,11 +104,7 @@ def _kills_v1(directory: str) -> int | None:
 
 def hits(group: Group) -> Hits:
     """How often the limits of a group were hit. `OSError`."""
-    pids = None
-    directory = group.directory("pids")
-    if directory is not None:
-        pids = (files.pairs(f"{directory}/pids.events") or {}).get("max")
-    return Hits(pids, oom(group).limit_hits)
+    return Hits(forks_refused(group), oom(group).limit_hits)
 
 
 class OomWatch:

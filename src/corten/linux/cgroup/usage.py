@@ -41,14 +41,17 @@ class Usage(Record):
     io_write_ops: int | None = None
 
 
-def read(group: Group) -> Usage:
-    """Read the account of a group; everything None for one that is gone. `OSError` where a file is there and cannot
-    be read."""
+def read(group: Group, live: bool = True) -> Usage:
+    """Read the account of a group; everything None for one that is gone.
+
+    live: read what is in use now, too; without it only totals, limits and peaks, with half the files: for a group
+    whose processes have ended. `OSError` where a file is there and cannot be read.
+    """
     limit = limits.effective(group, "memory")
     return Usage(
         **_cpu(group),
-        **_memory(group),
-        **_pids(group),
+        **_memory(group, live),
+        **_pids(group, live),
         **_io(group),
         memory_limit=None if limit is None else int(limit),
     )
@@ -74,28 +77,31 @@ def _cpu(group: Group) -> dict[str, Any]:
     return found
 
 
-def _memory(group: Group) -> dict[str, int | None]:
+def _memory(group: Group, live: bool) -> dict[str, int | None]:
     directory = group.directory("memory")
     if directory is None:
         return {}
     v1 = group.version("memory") == 1
+    peak = files.number(f"{directory}/{'memory.max_usage_in_bytes' if v1 else 'memory.peak'}")
+    if not live:
+        return {"memory_peak": peak}
     now = files.number(f"{directory}/{'memory.usage_in_bytes' if v1 else 'memory.current'}")
     stat = files.pairs(f"{directory}/memory.stat") or {}
     inactive = stat.get("total_inactive_file" if v1 else "inactive_file")
     return {
         "memory_now": now,
-        "memory_peak": files.number(f"{directory}/{'memory.max_usage_in_bytes' if v1 else 'memory.peak'}"),
+        "memory_peak": peak,
         "memory_working_set": max(now - inactive, 0) if now is not None and inactive is not None else None,
         "swap": stat.get("total_swap") if v1 else files.number(f"{directory}/memory.swap.current"),
     }
 
 
-def _pids(group: Group) -> dict[str, int | None]:
+def _pids(group: Group, live: bool) -> dict[str, int | None]:
     directory = group.directory("pids")
     if directory is None:
         return {}
     return {
-        "pids_now": files.number(f"{directory}/pids.current"),
+        "pids_now": files.number(f"{directory}/pids.current") if live else None,
         "pids_peak": files.number(f"{directory}/pids.peak"),  # v2 since Linux 6.1, v1 since 6.12
     }
 

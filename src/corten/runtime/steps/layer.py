@@ -55,21 +55,24 @@ def claim(path: str, directory: bool, make: bool = True) -> int | None:
         os.close(fd)
 
 
-class WriteRecord(Step):
-    """Write what a sweeper needs to know, and a person likes to read: one `key value` a line."""
+class Note(Step):
+    """Write down once, for sweepers, something that many containers have in common. It stays."""
 
     path: str
     lines: tuple[str, ...]
 
     def run(self, stage: Stage) -> None:
-        draft = self.path + ".new"
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        if os.path.exists(self.path):
+            return
+        os.makedirs(os.path.dirname(self.path), 0o755, exist_ok=True)
+        draft = f"{self.path}.{os.getpid()}"
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         os.write(fd, "".join(f"{line}\n" for line in self.lines).encode())
         os.close(fd)
         os.rename(draft, self.path)
 
     def describe(self) -> str:
-        return f"write {self.path}"
+        return f"note in {self.path} where control groups lie"
 
 
 class Unclaim(Step):

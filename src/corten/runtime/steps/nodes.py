@@ -78,27 +78,35 @@ class MakeLink(Step):
         return f"link {self.path} -> {self.to}"
 
 
-class WriteFile(Step):
-    """Write a small file of the root file system that the engine provides (/etc/hostname, /etc/hosts)."""
+class ProvideFile(Step):
+    """Show a small file that the engine provides (/etc/hostname, /etc/hosts), by a mount as docker does.
+
+    It lies on a tmpfs that is attached to a place of the old root, which goes with the pivot: no disk is written to,
+    and nothing of the user's is changed.
+    """
 
     path: str
     content: str
     mode: int = 0o644
 
     def run(self, stage: Stage) -> None:
-        parent, name = os.path.split(self.path)
-        above = paths.directory_in_root(stage.root, parent)
-        try:
-            try:
-                os.unlink(name, dir_fd=above)
-            except FileNotFoundError:
-                pass
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(name, flags, self.mode, dir_fd=above)
-            os.write(fd, self.content.encode())
-            os.close(fd)
-        finally:
-            os.close(above)
+        top = stage.trees.get("provided", -1)
+        if top < 0:
+            top = mounts.new("tmpfs", ("mode=0755", "size=1m"), mounts.NODEV | mounts.NOSUID | mounts.NOEXEC)
+            anywhere = os.open("/sys", os.O_PATH | os.O_CLOEXEC)
+            mounts.attach(top, anywhere)
+            os.close(anywhere)
+            stage.trees["provided"] = top
+        name = self.path.strip("/").replace("/", "-")
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self.mode, dir_fd=top)
+        os.write(fd, self.content.encode())
+        os.fchmod(fd, self.mode)
+        os.close(fd)
+        tree = mounts.open_tree(name, at=top)
+        place = paths.file_in_root(stage.root, self.path)
+        mounts.attach(tree, place)
+        os.close(place)
+        os.close(tree)
 
     def describe(self) -> str:
-        return f"write {self.path}"
+        return f"provide {self.path}"
