@@ -27,7 +27,10 @@ def test_fields_by_position_name_and_default() -> None:
     assert Point(1).replace(y=5) == Point(1, 5)
 
 
-@pytest.mark.parametrize(("args", "named"), [((), {}), ((1, 2, 3), {}), ((1,), {"x": 1}), ((1,), {"z": 1}), ((), {"z": 1})])
+WRONG = [((), {}), ((1, 2, 3), {}), ((1,), {"x": 1}), ((1,), {"z": 1}), ((), {"z": 1})]
+
+
+@pytest.mark.parametrize(("args", "named"), WRONG)
 def test_wrong_fields_are_type_errors(args: tuple[int, ...], named: dict[str, int]) -> None:
     with pytest.raises(TypeError, match="Point"):
         Point(*args, **named)
