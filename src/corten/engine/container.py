@@ -94,11 +94,12 @@ class Container:
         return self._reports.fileno()
 
     def _take_report(self) -> None:
-        """Read one report. It is over with the account, or with the end of file: then the plan has been undone."""
+        """Read one report. It is over with the end of file: then all has been undone, and the spawner has let go."""
         data, descriptors = sockets.receive(self._reports, 1 << 17)
         if not data:
             self._over = True
-            self._failure = self._failure or Error("the spawner has ended, and the container with it")
+            if self._result is None:
+                self._failure = self._failure or Error("the spawner has ended, and the container with it")
             return
         kind, *words = pickle.loads(data)
         if kind == "started":
@@ -106,7 +107,6 @@ class Container:
         elif kind == "failed":
             self._failure = error_of(*words)
         elif kind == "account":
-            self._over = True
             try:
                 self._result = result_of(words[0], self._prepared.options, self._prepared.not_applied)
             except Error as error:

@@ -18,7 +18,7 @@ from corten.errors import InvalidInput, Unsupported
 from corten.images.sources import Bind, RootSource
 from corten.linux import capabilities
 from corten.linux.capabilities import Sets
-from corten.linux.idmap import to_host
+from corten.linux.idmap import IdMapping, to_host
 from corten.runtime import defaults
 from corten.runtime.spec import Device, Linux, Mount, Namespace, Process, Rlimit, Root, Spec, TimeOffset, User
 
@@ -37,6 +37,9 @@ THREAD_COUNTS = (
 
 SHM_SIZE = 64 << 20
 """Bytes of /dev/shm without a memory limit, as docker."""
+
+_UNKNOWN = (IdMapping(0, 0, 1),)
+"""What may be relied on in a user namespace of others: that it has a root."""
 
 _TIGHT = ("nosuid", "noexec", "nodev")
 
@@ -187,7 +190,7 @@ def _mounts(options: RunOptions, root: RootSource, facts: HostFacts) -> tuple[Mo
     in_userns = bool(facts.uid_maps) or (options.userns or "").startswith("ns:")
     found = [
         _adapted(mount, options, in_userns, facts)
-        for mount in defaults.mounts(facts.gid_maps)
+        for mount in defaults.mounts(facts.gid_maps or (_UNKNOWN if in_userns else ()))
         if mount.destination not in taken
     ]
     found += [_bind(bind) for bind in root.binds if bind.target not in taken]
