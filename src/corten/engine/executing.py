@@ -99,7 +99,7 @@ def _launch(
     def become(blocked: Mask) -> NoReturn:
         parked.run_program(plan, stage, blocked)
 
-    child = Child(plan.replace(group=None), joining.Joins(of=first, kinds=kinds, before=before), stage, become, mask)
+    child = Child(plan, joining.Joins(of=first, kinds=kinds, before=before), stage, become, mask)
     try:
         child.converse(b"{}", lambda: None, _no_listener)
         child.announce(outlets)

@@ -111,14 +111,18 @@ def status(path: str, state: State) -> str:
 
 
 def _freezer(dirs: list[list[Any]]) -> str:
+    """Either freezer may hold it where a machine has both."""
     for version, controllers, path in dirs:
         try:
-            if "freezer" in controllers:
+            if "freezer" in controllers.split(","):
                 with open(f"{path}/freezer.state", "rb") as file:
-                    return {b"FROZEN": "paused", b"FREEZING": "pausing"}.get(file.read().strip(), "running")
-            if version == 2 and not any("freezer" in other[1] for other in dirs):
+                    word = file.read().strip()
+                if word != b"THAWED":
+                    return "paused" if word == b"FROZEN" else "pausing"
+            elif version == 2:
                 with open(f"{path}/cgroup.events", "rb") as file:
-                    return "paused" if b"frozen 1" in file.read() else "running"
+                    if b"frozen 1" in file.read():
+                        return "paused"
         except OSError:
             continue
     return "running"

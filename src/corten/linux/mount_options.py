@@ -96,3 +96,10 @@ def check_bind(data: tuple[str, ...], destination: str) -> None:
     """`InvalidInput` if a bind mount carries options that no bind mount has."""
     if data:
         raise InvalidInput(f"mount {destination}: a bind mount has no option {data[0]!r}")
+
+
+def known() -> tuple[str, ...]:
+    """All options that have a meaning here, besides those of the file systems themselves; sorted."""
+    below = {f"r{name}" for name in (*_ATTRIBUTES, *_PROPAGATION)}
+    others = {"bind", "rbind", "idmap", "ridmap", "tmpcopyup", *_IGNORED}
+    return tuple(sorted({*_ATTRIBUTES, *_PROPAGATION, *below, *others}))
