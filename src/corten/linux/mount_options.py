@@ -73,7 +73,7 @@ def parse(options: tuple[str, ...]) -> MountOptions:
                 clear |= mounts.ATIME_MASK
             for suffix in ("", "_below") if below else ("",):
                 values["add" + suffix] = values["add" + suffix] & ~clear | add
-                values["clear" + suffix] = values["clear" + suffix] & ~add | clear
+                values["clear" + suffix] = (values["clear" + suffix] | clear) & ~add
         elif option in _PROPAGATION:
             values["propagation"] = _PROPAGATION[option]
         elif option[:1] == "r" and option[1:] in _PROPAGATION:

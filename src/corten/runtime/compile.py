@@ -258,7 +258,9 @@ def _mount(mount: MountSpec, setting: Setting, linux: Linux, in_userns: bool) ->
             uid_maps, gid_maps = linux.uid_mappings, linux.gid_mappings
             if not uid_maps:
                 raise InvalidInput(f"mount {mount.destination}: idmap needs a user namespace or mappings of its own")
-        if uid_maps or (in_userns and setting.privileged):
+        # What is to send its mounts to the host must be opened before the child's view is cut off from the host's.
+        sends = mounts.SHARED in (options.propagation, options.propagation_below)
+        if uid_maps or sends or (in_userns and setting.privileged):
             how = options.recursive, uid_maps, gid_maps, options.idmap_below
             steps.append(mounting.OpenTree(mount.source, *how, mount.destination))
     steps.append(mounting.Mount(kind, mount.source, mount.destination, options))

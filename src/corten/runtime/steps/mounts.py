@@ -80,13 +80,15 @@ class Mount(Step):
         if fd < 0:
             fd = mounts.open_tree(self.source, recursive=options.recursive)
         # Setting only: in a user namespace flags that the host has locked cannot be cleared, and must not be.
-        if options.add:
-            mounts.set_attributes(fd, add=options.add)
-        if options.clear:
+        atime = options.clear & mounts.ATIME_MASK
+        if options.add or atime:
+            mounts.set_attributes(fd, add=options.add, clear=atime)
+        clear = options.clear & ~mounts.ATIME_MASK
+        if clear:
             try:
-                mounts.set_attributes(fd, clear=options.clear)
+                mounts.set_attributes(fd, clear=clear)
             except PermissionError:
-                if options.clear & ~mounts.RDONLY or os.fstatvfs(fd).f_flag & os.ST_RDONLY:
+                if clear & ~mounts.RDONLY or os.fstatvfs(fd).f_flag & os.ST_RDONLY:
                     raise
         return fd
 
