@@ -12,12 +12,13 @@ Rule: in use means locked; a lock dies with its holder. So what nobody holds can
 
 from __future__ import annotations
 
+import fcntl
 import os
 
 from corten.errors import Error
 from corten.linux.cgroup.group import Group, GroupDir
 from corten.runtime.removal import remove_all
-from corten.runtime.steps.layer import claim
+from corten.runtime.steps.layer import claim_left
 
 
 def directory() -> str:
@@ -78,31 +79,51 @@ def _groups_of(home: str, identity: str) -> list[Group]:
 def sweep(home: str) -> int:
     """Remove what launchers that were killed have left; the number of containers swept.
 
-    Ends processes only in control groups named after a container whose launcher is dead.
+    Ends processes only in control groups named after a container whose launcher is dead. Does nothing while another
+    process sweeps: one is enough.
     """
-    containers = f"{home}/containers"
-    swept = 0
     try:
-        names = os.listdir(containers)
+        mutex = os.open(f"{home}/containers", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         return 0
-    for name in names:
-        path = f"{containers}/{name}"
+    try:
         try:
-            fd = claim(path, directory=True, make=False)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        if fd is None:
-            continue
-        try:
-            for group in _groups_of(home, name):
-                if group.procs():
-                    group.kill()
-                group.remove()
-            remove_all(path)
-            swept += 1
-        except (OSError, Error, ValueError) as error:
-            os.write(2, f"corten: cannot sweep what a killed container left in {path}: {error}\n".encode())
-        finally:
+            fcntl.flock(mutex, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return 0
+        swept = sum(_sweep_container(home, name) for name in os.listdir(mutex))
+        _sweep_names(f"{home}/names")
+        return swept
+    finally:
+        os.close(mutex)
+
+
+def _sweep_container(home: str, identity: str) -> int:
+    path = f"{home}/containers/{identity}"
+    fd = claim_left(path)
+    if fd is None:
+        return 0
+    try:
+        for group in _groups_of(home, identity):
+            if group.procs():
+                group.kill()
+            group.remove()
+        remove_all(path)
+        return 1
+    except (OSError, Error, ValueError) as error:
+        os.write(2, f"corten: cannot sweep what a killed container left in {path}: {error}\n".encode())
+        return 0
+    finally:
+        os.close(fd)
+
+
+def _sweep_names(names: str) -> None:
+    try:
+        found = os.listdir(names)
+    except FileNotFoundError:
+        return
+    for name in found:
+        fd = claim_left(f"{names}/{name}")
+        if fd is not None:
+            os.unlink(f"{names}/{name}")
             os.close(fd)
-    return swept

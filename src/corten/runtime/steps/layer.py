@@ -31,28 +31,53 @@ class Claim(Step):
         return f"claim {self.path}"
 
 
-def claim(path: str, directory: bool, make: bool = True) -> int | None:
-    """Lock a directory or file, made if missing; its descriptor, or None if somebody else holds it.
+def claim(path: str, directory: bool) -> int | None:
+    """Lock a directory or file, made if missing; its descriptor, or None if another launcher holds it.
 
-    The lock is a flock: the kernel lets go of it when the holder dies. FileNotFoundError if `make` is off and it is
-    missing. A sweeper may remove it between open and lock, hence the second look.
+    The lock is a flock: the kernel lets go of it when the holder dies. A sweeper (`claim_left`) holds a shared lock,
+    for a moment: that is waited for. It may remove what it holds, hence the second look.
     """
     while True:
-        if make:
-            os.makedirs(path if directory else os.path.dirname(path), 0o700, exist_ok=True)
-        flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECTORY if directory else os.O_CREAT if make else 0)
-        fd = os.open(path, flags, 0o600)
+        os.makedirs(path if directory else os.path.dirname(path), 0o700, exist_ok=True)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECTORY if directory else os.O_CREAT), 0o600)
+        except FileNotFoundError:
+            continue
+        if _lock(fd, fcntl.LOCK_EX):
+            if _is_at(fd, path):
+                return fd
+        elif not _lock(fd, fcntl.LOCK_SH):
             os.close(fd)
             return None
-        try:
-            if os.path.samestat(os.stat(path), os.fstat(fd)):
-                return fd
-        except FileNotFoundError:
-            pass
         os.close(fd)
+        os.sched_yield()
+
+
+def claim_left(path: str) -> int | None:
+    """Lock what a launcher that was killed has left; its descriptor, or None if it is in use, or gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    if _lock(fd, fcntl.LOCK_SH) and _is_at(fd, path):
+        return fd
+    os.close(fd)
+    return None
+
+
+def _lock(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 class Note(Step):
