@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import small_root
 
 import corten.records
+import small_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 UID = 64321
 RANGE = (2_200_000, 65536)
-_RUN = "from corten.cli.main import command; command()"
+RUN = "from corten.cli.main import command; command()"
 _NEEDED = ("pyseccomp.py", "zstandard")
 
 
@@ -72,11 +72,11 @@ class User:
 
     def corten_words(self, *words: str) -> list[str]:
         """The command `corten WORDS` as this user."""
-        return [*self.prefix(), self.python, "-c", _RUN, *words]
+        return [*self.prefix(), self.python, "-c", RUN, *words]
 
     def corten(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run `corten WORDS` as this user, however it ends."""
-        return self.process(self.python, "-c", _RUN, *words, **options)
+        return self.process(self.python, "-c", RUN, *words, **options)
 
     def sh(self, script: str, *words: str, **options: Any) -> str:
         """What a shell script prints in a container with the small root and a throwaway layer; it must end well."""

@@ -11,9 +11,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from ordinary_user import RANGE, UID, User
 
 from corten.linux import syscalls
+from ordinary_user import RANGE, RUN, UID, User
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -303,6 +303,25 @@ os.execv({user.python!r}, [{user.python!r}, "-c", "from corten.cli.main import c
     assert (done.returncode, done.stderr.count("\n")) == (125, 1)
     assert done.stderr.startswith("corten: clone with new namespaces ")
     assert "raise the sysctl user.max_user_namespaces" in done.stderr
+
+
+def test_a_home_that_no_overlay_can_be_written_to(user: User) -> None:
+    # As in another engine's container, or on a home directory from the network.
+    parts = [user.top / name for name in ("lower", "upper", "work", "merged")]
+    for part in parts:
+        part.mkdir()
+        os.chown(part, UID, UID)
+    lower, upper, work, merged = parts
+    inside = user.with_ranges()
+    mounting = f"mount -t overlay -o lowerdir={lower},upperdir={upper},workdir={work} x {merged}"
+    inside.before = ("unshare", "--mount", "sh", "-c", f'{mounting} && exec "$@"', "sh")
+    words = ("env", f"CORTEN_HOME={merged}", inside.python, "-c", RUN, "run")
+    done = inside.process(*words, "host", "true")
+    assert (done.returncode, done.stderr.count("\n")) == (125, 1)
+    assert done.stderr.startswith("corten: mount overlay of ")
+    assert "be on a local disk: set CORTEN_HOME to a directory there, or --writable tmpfs" in done.stderr
+    done = inside.process(*words, "--writable", "tmpfs", "host", "sh", "-c", "touch /x && echo ok")
+    assert (done.stdout, done.stderr) == ("ok\n", "")
 
 
 # --- what is left

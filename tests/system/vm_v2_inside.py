@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import small_root
 
 import corten
+import small_root
 from corten.linux.cgroup import layout
 from corten.linux.cgroup.group import Group
 
