@@ -12,16 +12,17 @@ import threading
 import time
 
 from corten.engine import options as options_module
+from corten.engine.facts import host_facts
 from corten.engine.home import directory, sweep
 from corten.engine.options import RunOptions
 from corten.engine.prepare import Prepared, prepare
+from corten.engine.resources import resources
 from corten.engine.result import Result, error_of, result_of
 from corten.errors import Error, InvalidInput
 from corten.linux import pidfd, signals, sockets
 from corten.linux.cgroup import resources as limits
 from corten.linux.cgroup import usage
 from corten.linux.cgroup.group import Group
-from corten.linux.cgroup.resources import Cpu, Memory, Pids, Resources
 from corten.linux.cgroup.usage import Usage as GroupUsage
 from corten.runtime import spawner_client
 from corten.runtime.plan import Plan
@@ -195,26 +196,25 @@ class Container:
         cpus: float | str | None = None,
         pids: int | str | None = None,
         memory_reservation: int | str | None = None,
+        memory_swap: int | str | None = None,
     ) -> None:
         """Change limits while it runs; each is read back. Values as for `run`; None leaves one as it is.
+
+        Memory and swap together follow the memory, as at the start, unless they were or are given.
 
         Unsupported: it has no control group, or the kernel cannot; KernelError: the kernel refused, for example a
         memory limit below what is in use.
         """
-        given = {"memory": memory, "cpus": cpus, "pids": pids, "memory_reservation": memory_reservation}
-        wanted = options_module.make("host", (), **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+        wanted = options_module.make(
+            "host", memory=memory, cpus=cpus, pids=pids, memory_reservation=memory_reservation, memory_swap=memory_swap
+        )
         group = self._plan.group
         if group is None:
             raise Error(f"container {self.id} has no control group: start it with a limit")
-        period = 100_000
-        changes = Resources(
-            memory=None
-            if wanted.memory is None and wanted.memory_reservation is None
-            else Memory(limit=wanted.memory, reservation=wanted.memory_reservation),
-            cpu=None if wanted.cpus is None else Cpu(quota=int(wanted.cpus * period), period=period),
-            pids=None if wanted.pids is None else Pids(limit=wanted.pids),
-        )
-        for write in limits.writes(changes, group):
+        changes = resources(wanted, host_facts(wanted)).replace(devices=())
+        if changes.memory and memory_swap is None and self._prepared.options.memory_swap is not None:
+            changes = changes.replace(memory=changes.memory.replace(swap=None))
+        for write in limits.writes(changes, group, limits.now(group)):
             group.apply(write)
 
     def stats(self) -> GroupUsage:

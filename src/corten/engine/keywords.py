@@ -45,7 +45,7 @@ class RunKeywords(TypedDict, total=False):
     cpu_rt_period: int | None
     cpuset_cpus: str | None
     cpuset_mems: str | None
-    pids: int | None
+    pids: int | str | None
     blkio_weight: int | None
     blkio_weight_device: Iterable[str | DeviceLimit] | None
     device_read_bps: Iterable[str | DeviceLimit] | None

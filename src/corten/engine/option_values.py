@@ -216,10 +216,11 @@ def priority(label: str, text: str) -> tuple[str, int]:
     return name, whole(f"{label} {name}", value, 0, 2**32 - 1)
 
 
-def number(label: str, text: str) -> int:
+def number(label: str, text: str | int) -> int:
     """A 32-bit number, decimal or hexadecimal with 0x (class identifiers of net_cls are written so)."""
-    if text.lower().startswith("0x") and not set(text[2:].lower()) - set("0123456789abcdef") and len(text) > 2:
-        return int(text, 16)
+    digits = text.lower().removeprefix("0x") if isinstance(text, str) else ""
+    if digits and digits != str(text) and not set(digits) - set("0123456789abcdef"):
+        return int(digits, 16)
     return whole(label, text, 0, 2**32 - 1)
 
 
