@@ -123,13 +123,15 @@ class Child:
         return f"exit status {code}" if code >= 0 else signals.name(-code)
 
     def leave(self, word: bytes) -> None:
-        """Let it go its way: `parked.GO` (errors of the exec still come, as `Failure`) or `parked.PARK`."""
+        """Let it go its way: `parked.GO` or `parked.PARK`, and wait until it has heard: it closes the channel.
+
+        Before that it would die with us. Errors of the exec still come, as `Failure`.
+        """
         self.channel.send(word)
-        if word == parked.GO:
-            data, _ = sockets.receive(self.channel)
-            message = channel.decode(data) if data else None
-            if isinstance(message, channel.Failed):
-                raise Failure(message.kind, message.errno, message.text)
+        data, _ = sockets.receive(self.channel)
+        message = channel.decode(data) if data else None
+        if isinstance(message, channel.Failed):
+            raise Failure(message.kind, message.errno, message.text)
 
     def end(self) -> None:
         """Kill and reap it."""

@@ -1,4 +1,4 @@
-"""`corten-oci events`: resource use at intervals, out-of-memory as it happens; a JSON object a line, as runc has them."""
+"""`corten-oci events`: resource use at intervals, out-of-memory as it happens: JSON lines as runc has them."""
 
 from __future__ import annotations
 
@@ -84,8 +84,9 @@ def _stream(identity: str, group: Group, first: int, interval: float) -> None:
     following = time.monotonic() + interval
     while True:
         ready = [fd for fd, _ in poll.poll(max(0.0, following - time.monotonic()) * 1000)]
-        if watch is not None and (watch.fileno() in ready or first in ready):
+        if watch is not None:
             watch.clear()
+            # Each time, and not only when told: v1 tells before it has counted the kill.
             now = group_events.oom(group).oom_kill or 0
             if now > kills:
                 kills = now
