@@ -142,7 +142,7 @@ def _prepare(linux: Linux, setting: Setting, new: tuple[str, ...], joined: tuple
     if not setting.detached:
         steps += [namespaces.OpenNamespace(kind, path) for kind, path in joined]
     if setting.overlay and setting.overlay.layer:
-        owner = [to_host(0, maps) or 0 if "user" in new and setting.privileged else 0
+        owner = [to_host(_first(maps), maps) or 0 if "user" in new and setting.privileged else 0
                  for maps in (linux.uid_mappings, linux.gid_mappings)]  # fmt: skip
         names = tuple(below.name for below in setting.overlay.below)
         steps.append(layer.MakeLayer(setting.overlay.layer, owner[0], owner[1], names))

@@ -139,7 +139,7 @@ class MountOverlay(Step):
 def make_layer(path: str, names: tuple[str, ...], uid: int = 0, gid: int = 0) -> None:
     """Make the directories that overlays write to: `upper` and `work`, and the same in a directory for each name."""
     if uid or gid:
-        os.chmod(path, 0o711)  # noqa: S103 - another user's process has to pass through
+        os.chown(path, uid, gid)  # for its process to pass through; other users of the machine must not
     for part in (path, *(f"{path}/{name}" for name in names)):
         for directory in (part, f"{part}/upper", f"{part}/work"):
             if not os.path.isdir(directory):
@@ -154,7 +154,20 @@ def _overlay(lowers: tuple[str, ...], layer: str) -> int:
     extra = ("userxattr",) if _in_user_namespace() else ()
     escaped = ":".join(path.replace("\\", "\\\\").replace(":", "\\:") for path in lowers)
     options = (f"lowerdir={escaped}", f"upperdir={layer}/upper", f"workdir={layer}/work", *extra)
-    return mounts.new("overlay", options)
+    try:
+        overlay = mounts.new("overlay", options)
+    except mounts.MountError as error:
+        if error.errno == errno.EINVAL:  # an overlay, NFS and their like cannot be written to through an overlay
+            remedy = "writes must go to a local disk: set CORTEN_HOME to a directory there, or --writable tmpfs"
+            error.said = f"{error.said}: {remedy}" if error.said else remedy
+        raise
+    if os.fstatvfs(overlay).f_flag & os.ST_RDONLY:
+        # Where it cannot write to its work directory the kernel goes on without, and says so in its log only.
+        os.close(overlay)
+        raise KernelError(
+            f"mount overlay with writes to {layer}", 0, "the kernel cannot write there: is there space left?"
+        )
+    return overlay
 
 
 def _in_user_namespace() -> bool:
