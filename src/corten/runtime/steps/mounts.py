@@ -74,8 +74,7 @@ class Mount(Step):
         if not options.bind:
             # A read-only superblock as mount(2) makes it; shared ones (proc, sysfs, cgroup) stay as they are.
             frozen = ("ro",) if options.add & mounts.RDONLY and self.kind in ("tmpfs", "ramfs") else ()
-            attributes = options.add & ~options.clear
-            return mounts.new(self.kind, (*options.data, *frozen), attributes, self.source)
+            return mounts.new(self.kind, (*options.data, *frozen), options.add, self.source)
         fd = stage.trees.pop(f"tree:{self.target}", -1)
         if fd < 0:
             fd = mounts.open_tree(self.source, recursive=options.recursive)
@@ -129,11 +128,13 @@ def _place(root: int, target: str, is_directory: bool) -> int:
 
 def _copy_up(source: int, target: int) -> None:
     """Copy what lies below one directory into another: files, directories, links, with modes and owners."""
-    source = os.open(f"/proc/self/fd/{source}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    # Both are O_PATH, which neither lists nor takes a change of owner.
+    pair = [os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd) for fd in (source, target)]
     try:
-        _copy_tree(source, target)
+        _copy_tree(*pair)
     finally:
-        os.close(source)
+        for fd in pair:
+            os.close(fd)
 
 
 def _copy_tree(source: int, target: int) -> None:
