@@ -35,6 +35,13 @@ class User:
     def __init__(self) -> None:
         self.before: tuple[str, ...] = ()
         self.top = Path(tempfile.mkdtemp(prefix="corten-user-"))
+        try:
+            self._furnish()
+        except BaseException:
+            self.close()
+            raise
+
+    def _furnish(self) -> None:
         self.top.chmod(0o755)
         self.home = self.top / "home"
         self.home.mkdir(mode=0o700)
@@ -111,8 +118,8 @@ class User:
         return twin
 
     def close(self) -> None:
-        """Remove all of it."""
-        shutil.rmtree(self.top)
+        """Remove all of it, also what a mistake of Corten has left there."""
+        subprocess.run(["rm", "-rf", str(self.top)], check=True)
 
 
 def _copy_code(target: Path) -> None:

@@ -319,7 +319,7 @@ def test_a_home_that_no_overlay_can_be_written_to(user: User) -> None:
     done = inside.process(*words, "host", "true")
     assert (done.returncode, done.stderr.count("\n")) == (125, 1)
     assert done.stderr.startswith("corten: mount overlay of ")
-    assert "be on a local disk: set CORTEN_HOME to a directory there, or --writable tmpfs" in done.stderr
+    assert "to a local disk: set CORTEN_HOME to a directory there, or --writable tmpfs" in done.stderr
     done = inside.process(*words, "--writable", "tmpfs", "host", "sh", "-c", "touch /x && echo ok")
     assert (done.stdout, done.stderr) == ("ok\n", "")
 
