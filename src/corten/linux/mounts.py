@@ -9,6 +9,7 @@ Sources: fsopen(2), open_tree(2), move_mount(2), mount_setattr(2); include/uapi/
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 
 from corten.linux import syscalls
@@ -117,9 +118,20 @@ def set_propagation(path: str, propagation: int, recursive: bool = True) -> None
 def pivot_root(root: int) -> None:
     """Make the mount behind `root` this mount namespace's `/` and let go of all that was mounted before.
 
-    The old root ends up on top of the new one and is detached there: no directory is needed for it.
+    The old root ends up on top of the new one and is detached there: no directory is needed for it. What had been
+    mounted on the old `/` lies on top of that, and each umount2 takes the topmost only: so until the old root itself
+    is no longer in this namespace (EINVAL). One that stays is a way out, by a second chroot.
     """
+    old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.fchdir(root)
     syscalls.call("pivot_root", b".", b".")
-    syscalls.call("umount2", b".", _MNT_DETACH)
+    os.fchdir(old)
+    os.close(old)
+    while True:
+        try:
+            syscalls.call("umount2", b".", _MNT_DETACH)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            break
     os.chdir("/")
