@@ -10,7 +10,7 @@ import os
 
 from corten.engine import cgroup_path, home
 from corten.errors import InvalidInput, NotFound, Unsupported, errno_words
-from corten.linux import capabilities, seccomp
+from corten.linux import capabilities, paths, seccomp
 from corten.linux.capabilities import Sets
 from corten.linux.cgroup import layout as layouts
 from corten.linux.cgroup import resources as limits
@@ -145,7 +145,7 @@ def _settled(spec: Spec, bundle: str, warnings: list[str]) -> Spec:
     return spec.replace(
         root=root.replace(path=path),
         process=settled_process(spec.process, "user" in kinds, warnings),
-        mounts=tuple(_absolute(mount, bundle) for mount in spec.mounts),
+        mounts=tuple(_with_mode(_absolute(mount, bundle), path) for mount in spec.mounts),
         linux=linux.replace(resources=resources.replace(devices=rules)),
     )
 
@@ -156,6 +156,22 @@ def _absolute(mount: Mount, bundle: str) -> Mount:
     if binds and not os.path.lexists(source):
         raise NotFound(f"mounts {mount.destination}: source {source}: no such file or directory")
     return mount.replace(source=source, destination="/" + mount.destination.lstrip("/"))
+
+
+def _with_mode(mount: Mount, root: str) -> Mount:
+    """A tmpfs over a directory of the root has that one's mode, if it is given none of its own."""
+    if mount.type != "tmpfs" or any(option.startswith("mode=") for option in mount.options):
+        return mount
+    top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        place = paths.open_in_root(top, mount.destination, os.O_PATH | os.O_DIRECTORY)
+    except OSError:
+        return mount  # it will be made, or is in a mount of the container
+    finally:
+        os.close(top)
+    mode = os.fstat(place).st_mode & 0o7777
+    os.close(place)
+    return mount.replace(options=(*mount.options, f"mode={mode:04o}"))
 
 
 def settled_process(process: Process, new_rights: bool, warnings: list[str]) -> Process:

@@ -21,7 +21,7 @@ from corten.linux.idmap import write_maps
 from corten.records import Record
 from corten.runtime import channel, joining, parked
 from corten.runtime.plan import Plan, clone_flags
-from corten.runtime.spec import Hook
+from corten.runtime.spec import VERSION, Hook
 from corten.runtime.step import Stage, perform
 from corten.runtime.steps.hooks import HookFailed, run_hook
 
@@ -275,7 +275,7 @@ def _claim(root: str, path: str, identity: str) -> int:
 def _first_state(identity: str, bundle: str, made: Bundle) -> dict[str, Any]:
     assert made.spec.root is not None
     state: dict[str, Any] = {
-        "ociVersion": made.spec.oci_version,
+        "ociVersion": VERSION,
         "id": identity,
         "pid": 0,
         "status": "creating",
