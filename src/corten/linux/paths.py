@@ -28,6 +28,21 @@ def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
                 raise
 
 
+def leads_astray(path: str) -> bool:
+    """Whether a path leads over a link of /proc such as /proc/self/exe, so perhaps to a file outside of the root.
+
+    OSError if that cannot be told.
+    """
+    how = syscalls.words(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_NO_MAGICLINKS)
+    try:
+        os.close(syscalls.call("openat2", -100, os.fsencode(path), how, ctypes.sizeof(how)))  # AT_FDCWD
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.ENOSYS):
+            raise
+        return error.errno == errno.ELOOP
+    return False
+
+
 def directory_in_root(root: int, path: str, mode: int = 0o755) -> int:
     """An O_PATH descriptor of a directory below the root; it and its parents are made where they are missing."""
     flags = os.O_PATH | os.O_DIRECTORY

@@ -348,6 +348,6 @@ def _give_up_rights(
     if not process.no_new_privileges:
         # Without no_new_privs loading needs CAP_SYS_ADMIN, which the next step may take away.
         return (*load, become), ()
-    if setting.filter and (setting.detached or (setting.init and not setting.filter.for_init)):
+    if setting.filter and (setting.detached or not setting.filter.for_init):
         return (become, identity.NoNewPrivileges()), load
     return (become, identity.NoNewPrivileges(), *load), ()

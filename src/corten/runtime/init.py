@@ -12,7 +12,7 @@ import os
 import select
 
 from corten import errors
-from corten.linux import process, signals, sockets
+from corten.linux import paths, process, signals, sockets
 from corten.linux.signals import Mask
 from corten.runtime import channel
 from corten.runtime.plan import Plan, Program
@@ -48,11 +48,12 @@ def run_child(plan: Plan, stage: Stage, stdio: tuple[int, int, int], mask: Mask)
             status = _be_init(plan, stage, sock, mask)
         else:
             process.close_on_exec_from(3 + plan.keep_fds)
+            path = find_program(plan.program)
             _say(sock, channel.Started(os.getpid()))
             perform(plan.payload, stage)
             signals.reset_ignored()
             signals.restore(mask)
-            _exec(plan.program)
+            _exec(plan.program, path)
     except errors.Error as error:
         _say(sock, channel.Failed(type(error).__name__, getattr(error, "errno", 0), str(error)))
         status = error.exit_code
@@ -106,6 +107,7 @@ def find_program(program: Program) -> str:
         except OSError:
             continue
         if os.path.isfile(path) and os.access(path, os.X_OK, effective_ids=True):
+            _refuse_own_executable(path)
             return path
         found = found or path
     if found:
@@ -115,6 +117,31 @@ def find_program(program: Program) -> str:
     raise errors.CommandNotFound(f"{name}: not found in the container{where}")
 
 
+def _refuse_own_executable(path: str) -> None:
+    """CommandNotRunnable if a program, or the interpreter that its first line names, is a link such as /proc/self/exe.
+
+    That is the host's Python, in a process that from then on obeys the container's loader and libraries, and through
+    whose own /proc/self/exe it could be overwritten as soon as nobody runs it (CVE-2019-5736).
+    """
+    for _ in range(6):  # the kernel follows five interpreters (fs/exec.c)
+        try:
+            astray = paths.leads_astray(path)
+        except OSError as error:
+            raise errors.KernelError(f"look at {path}", error.errno or 0, "a filter must allow openat2") from None
+        if astray:
+            raise errors.CommandNotRunnable(f"{path}: cannot be executed: it leads out of the container through /proc")
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return
+        start = os.read(fd, 256)
+        os.close(fd)
+        words = start[2:].partition(b"\n")[0].split() if start[:2] == b"#!" else []
+        if not words:
+            return
+        path = os.fsdecode(words[0])
+
+
 def _refused(path: str, error: OSError) -> errors.Error:
     if error.errno in _NOT_FOUND:
         # The file is there, so what is missing is the interpreter that it names.
@@ -122,8 +149,7 @@ def _refused(path: str, error: OSError) -> errors.Error:
     return errors.CommandNotRunnable(f"{path}: cannot be executed: {errors.errno_words(error.errno or 0)}")
 
 
-def _exec(program: Program) -> None:
-    path = find_program(program)
+def _exec(program: Program, path: str) -> None:
     try:
         os.execve(path, program.args, _environment(program))
     except OSError as error:
@@ -141,7 +167,7 @@ def _start(plan: Plan, stage: Stage, mask: Mask) -> int:
             perform(plan.payload, stage)
             signals.reset_ignored()
             signals.restore(mask)
-            _exec(program)
+            _exec(program, path)
         return pid
     blocked = [number for number in signals.ALL if mask.bits >> (number - 1) & 1]
     try:
