@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import corten
-from leaks import difference, picture
+from leaks import left_behind, picture
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def nothing_left_behind(home: Path) -> Iterator[None]:
     """Mounts, control groups, processes, namespaces, descriptors and files are as they were."""
     before = picture(home)
     yield
-    left = difference(before, picture(home))
+    left = left_behind(before, home)
     assert not left, "left behind:\n" + "\n".join(left)
 
 

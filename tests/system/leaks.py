@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
+
+PATIENCE = 5.0
 
 
 def picture(home: Path) -> dict[str, object]:
@@ -11,12 +14,23 @@ def picture(home: Path) -> dict[str, object]:
     processes = _ours()
     return {
         "mounts": Path("/proc/self/mountinfo").read_text().splitlines(),
-        "control groups": sorted(_groups()),
+        "control groups": sorted(_groups(processes)),
         "processes": sorted(_names(processes)),
         "namespaces": sorted(_namespaces(processes)),
         "descriptors": sorted(_descriptors(processes)),
-        "files": sorted(str(path.relative_to(home)) for part in ("containers", "names") for path in (home / part).rglob("*")),
+        "files": sorted(str(path) for part in ("containers", "names") for path in (home / part).rglob("*")),
     }
+
+
+def left_behind(before: dict[str, object], home: Path) -> list[str]:
+    """What is new and what has gone, as soon as there is nothing, at the latest after `PATIENCE` seconds.
+
+    The kernel ends namespaces a little after their last process; groups of others on this machine come and go.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while (left := difference(before, picture(home))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
 
 
 def difference(before: dict[str, object], after: dict[str, object]) -> list[str]:
@@ -27,14 +41,24 @@ def difference(before: dict[str, object], after: dict[str, object]) -> list[str]
         assert isinstance(old, list)
         assert isinstance(new, list)
         lines += [f"{name}: new {item}" for item in new if item not in old]
-        lines += [f"{name}: gone {item}" for item in old if item not in new]
-        if len(new) != len(old) and not lines:
+        if name != "control groups":  # an empty one of somebody else's may go
+            lines += [f"{name}: gone {item}" for item in old if item not in new]
+        if len(new) != len(old) and not lines and name != "control groups":
             lines.append(f"{name}: {len(old)} before, {len(new)} after")
     return lines
 
 
-def _groups() -> list[str]:
-    return [str(path) for path in Path("/sys/fs/cgroup").rglob("corten-*") if path.is_dir()]
+def _groups(ours: set[int]) -> list[str]:
+    """Those of Corten, less those in which others of this machine run something."""
+    found = []
+    for path in Path("/sys/fs/cgroup").rglob("corten-*"):
+        try:
+            inside = {int(pid) for pid in (path / "cgroup.procs").read_text().split()}
+        except OSError:  # it has just gone, or is a file
+            continue
+        if not inside or inside & ours:
+            found.append(str(path))
+    return found
 
 
 def _parents() -> dict[int, int]:
