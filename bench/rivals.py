@@ -128,8 +128,8 @@ def python(*flags: str) -> Command:
 
 
 def leaks(lab: Lab, in_a_row: int, at_once: int) -> dict[str, object]:
-    """What `leaks.py` found. Raises `Missing`."""
-    words = [sys.executable, os.path.join(BENCH, "leaks.py"), lab.rootfs, str(in_a_row), str(at_once)]
+    """What `before_after.py` found. Raises `Missing`."""
+    words = [sys.executable, os.path.join(BENCH, "before_after.py"), lab.rootfs, str(in_a_row), str(at_once)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines()

@@ -1,6 +1,6 @@
 """Many containers one after another and many at once; then what of mounts, groups, descriptors, ... is left.
 
-leaks.py ROOTFS IN_A_ROW AT_ONCE prints JSON: the seconds both took, and by kind what was not there before.
+before_after.py ROOTFS IN_A_ROW AT_ONCE prints JSON: the seconds both took, and by kind what was not there before.
 """
 
 from __future__ import annotations
