@@ -143,6 +143,9 @@ def _refuse_own_executable(path: str) -> None:
 
 
 def _refused(path: str, error: OSError) -> errors.Error:
+    if error.errno == errno.EAGAIN:  # it was not the program that could not be had, but a process for it
+        hint = "a process limit (--pids-limit, --ulimit nproc) leaves no room beside the init"
+        return errors.KernelError(f"start {path}", errno.EAGAIN, hint)
     if error.errno in _NOT_FOUND:
         # The file is there, so what is missing is the interpreter that it names.
         return errors.CommandNotFound(f"{path}: its interpreter or loader is not in the container")
@@ -162,7 +165,10 @@ def _start(plan: Plan, stage: Stage, mask: Mask) -> int:
     path = find_program(program)
     if plan.payload:
         # Steps that the init must not take itself (a filter that does not allow an init): a child takes them.
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            raise _refused(path, error) from None
         if pid == 0:
             perform(plan.payload, stage)
             signals.reset_ignored()
