@@ -212,6 +212,10 @@ def test_best_effort_says_what_was_left_out() -> None:
 # --- groups in groups
 
 
+def _limit_memory(path: Path, size: int) -> None:
+    (path / ("memory.max" if V2 else "memory.limit_in_bytes")).write_text(str(size))
+
+
 @pytest.fixture
 def parent() -> Iterator[str]:
     """The name of a group at the top of each hierarchy, with a limit of 32 MiB."""
@@ -220,7 +224,7 @@ def parent() -> Iterator[str]:
         above = {directory(container, controller).parent for controller in OFFERED if controller.isalpha()}
         memory = directory(container, "memory").parent
         assert memory.name == name
-        (memory / ("memory.max" if V2 else "memory.limit_in_bytes")).write_text(str(32 * MIB))
+    _limit_memory(memory, 32 * MIB)
     yield name
     # As docker and podman do: a parent that was missing is made, and left.
     for path in above:
@@ -235,6 +239,17 @@ def test_group_in_a_group(parent: str) -> None:
             assert directory(container, controller).parent.name == parent
         # The tightest limit on the way to the root is the one that holds.
         assert container.stats().memory_limit == 32 * MIB
+
+
+def test_limit_below_what_can_start(parent: str) -> None:
+    """The least that the option takes is enough; what is less, from further up, is told as what it is."""
+    assert run("true", memory="6m", memory_swap="6m").exit_code == 0
+    with start("read x", stdin=corten.PIPE, cgroup_parent=parent, memory="64m") as container:
+        above = directory(container, "memory").parent
+    _limit_memory(above, 256 << 10)
+    done = refused("--memory", "8m", "--cgroup-parent", parent, "--rootfs", shared(), "--writable", "throwaway", "true")
+    assert done.returncode == 125
+    assert "out of memory before the program started" in done.stderr
 
 
 @pytest.mark.parametrize("text", ["../..", "/a/../b", ""])
