@@ -39,7 +39,7 @@ def loads(text: str) -> Any:
     start = len(text) - len(text.lstrip(_SPACE))
     try:
         value, end = _scan(text, start)
-    except StopIteration:
+    except (StopIteration, SystemError):  # SystemError: up to 3.12 it cannot tell before `json.decoder` is imported
         end = -1
     if end < 0 or text[end:].strip(_SPACE):
         import json

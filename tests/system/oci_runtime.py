@@ -63,7 +63,8 @@ def config_of(rootfs: Path, *args: str, **process: Any) -> dict[str, Any]:
             "cwd": "/",
             "user": {"uid": 0, "gid": 0},
             "capabilities": {
-                name: ["CAP_KILL", "CAP_CHOWN", "CAP_NET_BIND_SERVICE"] for name in ("bounding", "effective", "permitted")
+                name: ["CAP_KILL", "CAP_CHOWN", "CAP_NET_BIND_SERVICE"]
+                for name in ("bounding", "effective", "permitted")
             },
             "noNewPrivileges": True,
             **process,
@@ -72,7 +73,10 @@ def config_of(rootfs: Path, *args: str, **process: Any) -> dict[str, Any]:
         "hostname": "inside",
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc"},
-            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=65536k"]},
+            {
+                "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+                "options": ["nosuid", "mode=755", "size=65536k"],
+            },
             {
                 "destination": "/dev/pts", "type": "devpts", "source": "devpts",
                 "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import select
 from pathlib import Path
 
 import pytest
 
-from leaks import difference, picture
-from oci_runtime import CORTEN_OCI, Runtime, config_of
+from oci_runtime import CORTEN_OCI, TIMEOUT, Runtime, config_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,27 +19,52 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind(home: Path) -> Iterator[None]:
-    """As for all system tests, but of the control groups only those with our own names: others may run beside us."""
+def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Mounts, control groups of our names, processes and descriptors are as they were.
 
-    def ours() -> dict[str, object]:
-        found = picture(home)
-        groups = found["control groups"]
-        assert isinstance(groups, list)
-        return {**found, "control groups": [path for path in groups if f"/corten-{os.getpid()}-" in path]}
-
-    before = ours()
+    Meanwhile we are the one to whom the first processes of containers fall, as conmon and containerd's shim are.
+    """
+    ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+    run = tmp_path_factory.getbasetemp().name
+    before = picture(run)
     yield
-    left = difference(before, ours())
-    assert not left, "left behind:\n" + "\n".join(left)
-
-
-@pytest.fixture(autouse=True)
-def subreaper(home: Path, nothing_left_behind: None) -> Iterator[None]:
-    """Be the one to whom the first processes of containers fall, as conmon and containerd's shim are."""
-    ctypes.CDLL(None).prctl(36, 1)
-    yield
+    for pid in set(children()) - {pid for pid, _ in before["processes"]}:
+        reap(pid)
+    after = picture(run)
     ctypes.CDLL(None).prctl(36, 0)
+    left = [f"{kind}: {item}" for kind, items in before.items() for item in {*items} ^ {*after[kind]}]
+    assert not left, "left behind or gone:\n" + "\n".join(left)
+
+
+def picture(run: str) -> dict[str, list[Any]]:
+    """What could be left behind. Others may make containers of their own beside us."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    groups = [
+        os.path.join(place, name)
+        for place, names, _ in os.walk("/sys/fs/cgroup")
+        for name in names
+        if name.startswith((f"corten-{os.getpid()}-", "libpod-"))
+    ]
+    return {
+        "mounts": [line for line in mounts if f"/pytest-of-root/{run}/" in line or "/pytest-of-" not in line],
+        "control groups": groups,
+        "processes": [(pid, Path(f"/proc/{pid}/comm").read_text()) for pid in children()],
+        "descriptors": os.listdir("/proc/self/fd"),
+    }
+
+
+def children() -> list[int]:
+    """Our own children, also those that fell to us."""
+    return [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+
+
+def reap(pid: int) -> None:
+    """Wait for a child that fell to us, such as a conmon that has still to clean up."""
+    fd = os.pidfd_open(pid)
+    ended = select.select([fd], [], [], TIMEOUT / 4)[0]
+    os.close(fd)
+    if ended:
+        os.waitpid(pid, 0)
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +82,7 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def oci(subreaper: None, tmp_path: Path) -> Iterator[Runtime]:
+def oci(nothing_left_behind: None, tmp_path: Path) -> Iterator[Runtime]:
     """`corten-oci` with its containers below the test's directory."""
     runtime = Runtime(CORTEN_OCI, tmp_path / "state")
     yield runtime
@@ -65,7 +90,7 @@ def oci(subreaper: None, tmp_path: Path) -> Iterator[Runtime]:
 
 
 @pytest.fixture
-def runc(subreaper: None, tmp_path: Path) -> Iterator[Runtime]:
+def runc(nothing_left_behind: None, tmp_path: Path) -> Iterator[Runtime]:
     """The runtime to compare with."""
     runtime = Runtime("runc", tmp_path / "state-runc")
     yield runtime

@@ -22,7 +22,8 @@ LOOK = r"""
 grep -E '^(Uid|Gid|Groups|Umask|Cap...|NoNewPrivs|Seccomp):' /proc/self/status
 cat /proc/self/limits /proc/self/uid_map /proc/self/gid_map /proc/self/cgroup /proc/self/oom_score_adj
 cat /proc/self/mountinfo
-stat -c %a /tmp /dev /dev/shm; env | sort; pwd; hostname; id; ls /proc/self/fd; ls -ln /dev | sed 's/[A-Z][a-z][a-z] .[0-9] ..:..//; s/^total.*//'
+stat -c %a /tmp /dev /dev/shm; env | sort; pwd; hostname; id; ls /proc/self/fd
+ls -ln /dev | sed 's/[A-Z][a-z][a-z] .[0-9] ..:..//; s/^total.*//'
 for key in net/ipv4/ip_forward kernel/shmmax fs/mqueue/msg_max; do cat /proc/sys/$key; done
 readlink /proc/self/cwd /proc/self/root
 touch /made 2>&1; mknod /tmp/node c 1 3 2>&1; head -c 1 /dev/null; ls /proc/acpi 2>&1
@@ -36,8 +37,8 @@ def normal(text: str) -> list[str]:
     for line in text.splitlines():
         if " - " in line and re.match(r"\d+ \d+ \d+:\d+ ", line):
             left, right = line.split(" - ")
-            _, _, _, root, place, options, *optional = left.split()
-            kind, source, data = (right.split(" ") + [""])[:3]
+            root, place, options = left.split()[3:6]
+            kind, source, data = [*right.split(" "), ""][:3]
             if place in ("/proc/acpi", "/sys/firmware", "/sys/fs/cgroup/unified"):
                 continue
             if kind == "tmpfs" and place == "/sys/fs/cgroup":
@@ -74,7 +75,12 @@ USERNS = {
     "uidMappings": [{"containerID": 0, "hostID": 0, "size": 1}, {"containerID": 1, "hostID": 100001, "size": 2000}],
     "gidMappings": [{"containerID": 0, "hostID": 0, "size": 1}, {"containerID": 1, "hostID": 100001, "size": 2000}],
 }
-CGROUPS = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro", "nosuid", "noexec", "nodev"]}
+CGROUPS = {
+    "destination": "/sys/fs/cgroup",
+    "type": "cgroup",
+    "source": "cgroup",
+    "options": ["ro", "nosuid", "noexec", "nodev"],
+}
 
 
 def extend(name: str, *items: Any) -> Callable[[dict[str, Any]], None]:
@@ -83,6 +89,14 @@ def extend(name: str, *items: Any) -> Callable[[dict[str, Any]], None]:
 
 def linux(**values: Any) -> Callable[[dict[str, Any]], None]:
     return lambda config: config["linux"].update(values)
+
+
+def both(*changes: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    def change(config: dict[str, Any]) -> None:
+        for one in changes:
+            one(config)
+
+    return change
 
 
 def process(**values: Any) -> Callable[[dict[str, Any]], None]:
@@ -104,12 +118,16 @@ TABLE: dict[str, Callable[[dict[str, Any]], None]] = {
     "working directory": process(cwd="/tmp"),
     "missing working directory": process(cwd="/tmp/a/b"),
     "user namespace": linux(**USERNS),
-    "control groups": lambda config: (extend("mounts", CGROUPS)(config),
-                                      linux(resources={"memory": {"limit": 64 << 20}, "pids": {"limit": 50}})(config)),
-    "control group namespace": lambda config: (extend("mounts", CGROUPS)(config),
-                                               linux(namespaces=namespaces("pid", "ipc", "mount", "uts", "network", "cgroup"))(config)),
-    "host's namespaces": lambda config: (linux(namespaces=namespaces("mount", "pid"))(config), config.pop("hostname")),
-    "host's processes": lambda config: linux(namespaces=namespaces("mount", "uts", "ipc", "network"))(config),
+    "control groups": both(
+        extend("mounts", CGROUPS), linux(resources={"memory": {"limit": 64 << 20}, "pids": {"limit": 50}})
+    ),
+    "control group namespace": both(
+        extend("mounts", CGROUPS), linux(namespaces=namespaces("pid", "ipc", "mount", "uts", "network", "cgroup"))
+    ),
+    "host's namespaces": both(
+        linux(namespaces=namespaces("mount", "pid")), lambda config: config.update(hostname="")
+    ),
+    "host's processes": linux(namespaces=namespaces("mount", "uts", "ipc", "network")),
     "sysctl": linux(sysctl={"net.ipv4.ip_forward": "1", "kernel.shmmax": "1000000", "fs.mqueue.msg_max": "20"}),
     "writable root": lambda config: config["root"].update(readonly=False, path=config["root"]["path"] + "-copy"),
     "mounts": extend(
@@ -127,7 +145,9 @@ TABLE: dict[str, Callable[[dict[str, Any]], None]] = {
     "directory as program": process(args=["/etc"]),
     "file as program": process(args=["/etc/passwd"]),
     "absent root": lambda config: config["root"].update(path="/absent"),
-    "absent bind source": extend("mounts", {"destination": "/mnt", "type": "bind", "source": "/absent", "options": ["bind"]}),
+    "absent bind source": extend(
+        "mounts", {"destination": "/mnt", "type": "bind", "source": "/absent", "options": ["bind"]}
+    ),
     "unknown file system": extend("mounts", {"destination": "/mnt", "type": "absentfs", "source": "x"}),
     "unknown namespace": linux(namespaces=[{"type": "absent"}]),
     "namespace of nobody": linux(namespaces=[*namespaces("pid", "mount"), {"type": "network", "path": "/absent"}]),
@@ -139,7 +159,9 @@ TABLE: dict[str, Callable[[dict[str, Any]], None]] = {
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_table(oci: Runtime, runc: Runtime, bundle: Callable[..., Path], identity: str, rootfs: Path, name: str) -> None:
+def test_table(
+    oci: Runtime, runc: Runtime, bundle: Callable[..., Path], identity: str, rootfs: Path, name: str
+) -> None:
     if name == "writable root":
         import shutil
 
@@ -151,7 +173,9 @@ def test_table(oci: Runtime, runc: Runtime, bundle: Callable[..., Path], identit
     compare(oci, runc, bundle("sh", "-c", LOOK, change=TABLE[name]), identity)
 
 
-capability = st.sampled_from(["CAP_KILL", "CAP_CHOWN", "CAP_NET_RAW", "CAP_SETUID", "CAP_SYS_CHROOT", "CAP_AUDIT_WRITE"])
+capability = st.sampled_from(
+    ["CAP_KILL", "CAP_CHOWN", "CAP_NET_RAW", "CAP_SETUID", "CAP_SYS_CHROOT", "CAP_AUDIT_WRITE"]
+)
 identifier = st.integers(0, 1999)
 
 
@@ -172,7 +196,10 @@ def configurations(draw: st.DrawFn) -> Callable[[dict[str, Any]], None]:
         "capabilities": {"bounding": held, "permitted": held, "effective": effective},
         "noNewPrivileges": draw(st.booleans()),
         "rlimits": [{"type": "RLIMIT_NOFILE", "soft": draw(st.integers(16, files)), "hard": files}],
-        "env": ["PATH=/usr/bin:/bin", *draw(st.lists(st.from_regex(r"[A-Z]{1,8}X=[a-z ]{0,8}", fullmatch=True), max_size=3))],
+        "env": [
+            "PATH=/usr/bin:/bin",
+            *draw(st.lists(st.from_regex(r"[A-Z]{1,8}X=[a-z ]{0,8}", fullmatch=True), max_size=3)),
+        ],
         "cwd": draw(st.sampled_from(["/", "/tmp", "/usr/bin"])),
     }
     limit = draw(st.integers(20, 2000))

@@ -107,7 +107,7 @@ def test_preserved_descriptors(oci: Runtime, bundle: Make, identity: str) -> Non
     reader, writer = os.pipe()
     os.write(writer, b"through\n")
     os.close(writer)
-    command = f'exec {CORTEN_OCI} --root {oci.root} run --preserve-fds 1 --bundle {place} {identity} 3<&{reader}'
+    command = f"exec {CORTEN_OCI} --root {oci.root} run --preserve-fds 1 --bundle {place} {identity} 3<&{reader}"
     done = subprocess.run(
         ["bash", "-c", command], pass_fds=(reader,), capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
@@ -118,7 +118,12 @@ def test_preserved_descriptors(oci: Runtime, bundle: Make, identity: str) -> Non
 
 
 def test_exit_codes(oci: Runtime, bundle: Make, identity: str) -> None:
-    for command, code in (("exit 0", 0), ("exit 42", 42), ("kill -9 $$", 0), ("exec sh -c 'ulimit -c 0; kill -SEGV $$'", 0)):
+    for command, code in (
+        ("exit 0", 0),
+        ("exit 42", 42),
+        ("kill -9 $$", 0),
+        ("exec sh -c 'ulimit -c 0; kill -SEGV $$'", 0),
+    ):
         # The first process of a PID namespace cannot kill itself; a child of it can.
         script = command if command.startswith("exit") else f"({command}) & wait $!; exit $?"
         done = oci("run", "--bundle", str(bundle("sh", "-c", script)), identity)
@@ -184,7 +189,9 @@ def end_ours(pid: int) -> None:
 
 def test_exec(oci: Runtime, bundle: Make, identity: str, tmp_path: Path) -> None:
     oci.quietly("run", "--detach", "--bundle", str(bundle(*SLEEP)), identity)
-    done = oci("exec", identity, "sh", "-c", "hostname; readlink /proc/self/ns/net /proc/self/ns/mnt; cat /proc/self/cgroup")
+    done = oci(
+        "exec", identity, "sh", "-c", "hostname; readlink /proc/self/ns/net /proc/self/ns/mnt; cat /proc/self/cgroup"
+    )
     pid = oci.state(identity)["pid"]
     inside = [os.readlink(f"/proc/{pid}/ns/{kind}") for kind in ("net", "mnt")]
     assert done.stdout.split()[:3] == ["inside", *inside]
@@ -237,7 +244,19 @@ def test_pause_resume_update_events(oci: Runtime, bundle: Make, identity: str) -
     oci("resume", identity, check=True)
     assert oci.state(identity)["status"] == "running"
     assert "container not paused" in oci("resume", identity).stderr
-    oci("update", "--memory", "64M", "--pids-limit", "40", "--cpu-quota", "50000", "--cpu-period", "100000", identity, check=True)
+    oci(
+        "update",
+        "--memory",
+        "64M",
+        "--pids-limit",
+        "40",
+        "--cpu-quota",
+        "50000",
+        "--cpu-period",
+        "100000",
+        identity,
+        check=True,
+    )
     data = json.loads(oci("events", "--stats", identity, check=True).stdout)
     assert (data["type"], data["id"]) == ("stats", identity)
     assert (data["data"]["memory"]["usage"]["limit"], data["data"]["pids"]["limit"]) == (64 << 20, 40)
