@@ -14,7 +14,8 @@ from small_root import CORTEN, shared
 
 OPTIONS = [
     "--memory", "64m", "--cpus", "1.5", "--pids-limit", "20", "--hostname", "box", "-v", "/usr:/mnt:ro",
-    "--tmpfs", "/tmp", "--read-only", "-u", "alice", "--timeout", "10", "--sysctl", "net.core.somaxconn=5", "--name", "planned",
+    "--tmpfs", "/tmp", "--read-only", "-u", "alice", "--timeout", "10", "--sysctl", "net.core.somaxconn=5",
+    "--name", "planned",
 ]  # fmt: skip
 WHAT = ["--writable", "throwaway", "--rootfs"]
 
