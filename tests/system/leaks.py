@@ -51,13 +51,14 @@ def difference(before: dict[str, object], after: dict[str, object]) -> list[str]
 def _groups(ours: set[int]) -> list[str]:
     """Those of Corten, less those in which others of this machine run something."""
     found = []
-    for path in Path("/sys/fs/cgroup").rglob("corten-*"):
-        try:
-            inside = {int(pid) for pid in (path / "cgroup.procs").read_text().split()}
-        except OSError:  # it has just gone, or is a file
-            continue
-        if not inside or inside & ours:
-            found.append(str(path))
+    for top, names, _ in os.walk("/sys/fs/cgroup"):  # which passes over what has just gone
+        for path in (Path(top, name) for name in names if name.startswith("corten-")):
+            try:
+                inside = {int(pid) for pid in (path / "cgroup.procs").read_text().split()}
+            except OSError:
+                continue
+            if not inside or inside & ours:
+                found.append(str(path))
     return found
 
 

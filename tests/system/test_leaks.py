@@ -367,7 +367,7 @@ def test_no_space_left(tmp_path: Path) -> None:
         if done.returncode:
             assert done.stderr.startswith("corten: "), (room, done.stderr)
             assert done.stderr.count("\n") == 1, (room, done.stderr)
-            assert "o space left" in done.stderr, (room, done.stderr)
+            assert "space left" in done.stderr, (room, done.stderr)
         assert [line for line in done.stdout.split() if not line.endswith(":")] == [], (room, done.stdout)
         if codes[-3:] == [0, 0, 0]:
             break
