@@ -50,52 +50,65 @@ class Container:
     streams that were asked for as PIPE, None for the others.
     """
 
-    def __init__(self, prepared: Prepared, stdio: tuple[int | None, int | None, int | None]) -> None:
+    def __init__(self, prepared: Prepared) -> None:
         self._prepared = prepared
         self.id = prepared.id
         self.pid = 0
+        self.stdin: BinaryIO | None = None
+        self.stdout: BinaryIO | None = None
+        self.stderr: BinaryIO | None = None
         self._pidfd = -1
+        self._reports: sockets.Socket | None = None
         self._result: Result | None = None
         self._failure: Error | None = None
         self._over = False
         self._lock = threading.Lock()
         self._waiting = 0
-        ours: list[int | None] = []
-        theirs: list[int] = []
+
+    def _launch(self, stdio: tuple[int | None, int | None, int | None]) -> None:
+        """Start it. Apart from `__init__`: at every moment somebody holds the handle, and so can end the container."""
         opened: list[int] = []
         try:
-            for number, wish in enumerate(stdio):
-                mine, given = _stream(number, wish, opened)
-                ours.append(mine)
-                theirs.append(given)
-            self._reports = spawner_client.launch(prepared.plan, (theirs[0], theirs[1], theirs[2]))
-        except BaseException:
-            for fd in ours:
-                if fd is not None:
-                    os.close(fd)
-            raise
+            given = tuple(self._stream(number, wish, opened) for number, wish in enumerate(stdio))
+            self._reports, theirs = sockets.pair()
+            spawner_client.launch(self._plan, (given[0], given[1], given[2]), theirs)
         finally:
             for fd in opened:
                 os.close(fd)
-        self.stdin: BinaryIO | None = None if ours[0] is None else os.fdopen(ours[0], "wb", 0)
-        self.stdout: BinaryIO | None = None if ours[1] is None else os.fdopen(ours[1], "rb", 0)
-        self.stderr: BinaryIO | None = None if ours[2] is None else os.fdopen(ours[2], "rb", 0)
-        try:
-            self._until(lambda: bool(self.pid) or self._over, None)
-            if self._over and self._failure is not None:
-                raise self._failure
-        except BaseException:
-            self._close()
-            raise
+        self._until(lambda: bool(self.pid) or self._over, None)
+        if self._over and self._failure is not None:
+            raise self._failure
+
+    def _stream(self, number: int, wish: int | None, opened: list[int]) -> int:
+        """The container's end of one standard stream; what must be closed after the launch is noted."""
+        if wish is None:
+            return number
+        if wish == DEVNULL:
+            opened.append(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
+            return opened[-1]
+        if wish == PIPE:
+            reading, writing = os.pipe2(os.O_CLOEXEC)
+            opened.append(reading if number == 0 else writing)
+            if number == 0:
+                self.stdin = os.fdopen(writing, "wb", 0)
+            elif number == 1:
+                self.stdout = os.fdopen(reading, "rb", 0)
+            else:
+                self.stderr = os.fdopen(reading, "rb", 0)
+            return opened[-1]
+        if wish < 0:
+            raise InvalidInput(f"{wish} is not a descriptor: use PIPE, DEVNULL, None or an open one")
+        return wish
 
     # --- reports of the spawner
 
     def fileno(self) -> int:
         """A descriptor that becomes readable when there is news of the container, such as its end."""
-        return self._reports.fileno()
+        return -1 if self._reports is None else self._reports.fileno()
 
     def _take_report(self) -> None:
         """Read one report. It is over with the end of file: then all has been undone, and the spawner has let go."""
+        assert self._reports is not None
         data, descriptors = sockets.receive(self._reports, 1 << 17)
         if not data:
             self._over = True
@@ -115,10 +128,10 @@ class Container:
 
     def _take_what_is_there(self) -> select.poll | None:
         """Read the reports that have arrived; what to wait on for more, None if there will be none. Needs the lock."""
-        if self._over or self._reports.fileno() < 0:
+        if self._over or self.fileno() < 0:
             return None
         poll = select.poll()
-        poll.register(self._reports.fileno(), select.POLLIN)
+        poll.register(self.fileno(), select.POLLIN)
         while not self._over and poll.poll(0):
             self._take_report()
         return None if self._over else poll
@@ -159,7 +172,7 @@ class Container:
         with self._lock:
             if self._waiting:
                 return
-            if self._reports.fileno() >= 0:
+            if self._reports is not None:
                 self._reports.close()
             if self._pidfd >= 0:
                 os.close(self._pidfd)
@@ -229,9 +242,15 @@ class Container:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.kill()
         try:
-            self.wait()
+            if self._reports is not None:
+                self._until(lambda: bool(self.pid) or self._over, None)
+                self.kill()
+                try:
+                    self.wait()
+                except Error:
+                    if kind is None:  # otherwise what happened in the block counts for more
+                        raise
         finally:
             self._close()
 
@@ -240,24 +259,6 @@ class Container:
             if file is not None:
                 file.close()
         self._let_go()
-
-
-def _stream(number: int, wish: int | None, opened: list[int]) -> tuple[int | None, int]:
-    """(our end, the container's end) of one standard stream; what must be closed after the launch is noted."""
-    if wish is None:
-        return None, number
-    if wish == DEVNULL:
-        fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        opened.append(fd)
-        return None, fd
-    if wish == PIPE:
-        reading, writing = os.pipe2(os.O_CLOEXEC)
-        mine, given = (writing, reading) if number == 0 else (reading, writing)
-        opened.append(given)
-        return mine, given
-    if wish < 0:
-        raise InvalidInput(f"{wish} is not a descriptor: use PIPE, DEVNULL, None or an open one")
-    return None, wish
 
 
 def start(
@@ -276,15 +277,26 @@ def start(
     return start_with(options_module.make(image, argv, **options), (stdin, stdout, stderr))
 
 
-def start_with(options: RunOptions, stdio: tuple[int | None, int | None, int | None]) -> Container:
-    """Start a container from options that have been checked."""
+def _container(options: RunOptions) -> Container:
+    """A handle on a container that is not started yet."""
     if options.tty:
         raise InvalidInput("tty: a terminal is for the command line; use pipes from Python")
     home = directory()
     if home not in _swept:  # once in a process: what others left behind does not grow meanwhile by our doing
         _swept.add(home)
         sweep(home)
-    return Container(prepare(options), stdio)
+    return Container(prepare(options))
+
+
+def start_with(options: RunOptions, stdio: tuple[int | None, int | None, int | None]) -> Container:
+    """Start a container from options that have been checked."""
+    container = _container(options)
+    try:
+        container._launch(stdio)
+    except BaseException as error:
+        container.__exit__(type(error), error, error.__traceback__)
+        raise
+    return container
 
 
 def run(
@@ -312,7 +324,8 @@ def run(
     """
     prepared_options = options_module.make(image, argv, **options)
     out = PIPE if capture else INHERIT
-    with start_with(prepared_options, (DEVNULL if input is None else PIPE, out, out)) as container:
+    with _container(prepared_options) as container:
+        container._launch((DEVNULL if input is None else PIPE, out, out))
         data = input.encode() if isinstance(input, str) else input
         written, complained = _communicate(container, data)
         result = container.wait()

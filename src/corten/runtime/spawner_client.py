@@ -24,11 +24,10 @@ class _Client:
         self._control: sockets.Socket | None = None
         self._owner = 0
 
-    def launch(self, plan: Plan, stdio: tuple[int, int, int]) -> sockets.Socket:
-        """Have a plan carried out; the socket on which its reports arrive. The caller still owns `stdio`."""
+    def launch(self, plan: Plan, stdio: tuple[int, int, int], reports: sockets.Socket) -> None:
+        """Have a plan carried out. reports: the spawner's end of a pair, closed here; the caller still owns `stdio`."""
         data = pickle.dumps(plan, pickle.HIGHEST_PROTOCOL)
-        reports, theirs = sockets.pair()
-        descriptors = [*stdio, theirs.fileno()]
+        descriptors = [*stdio, reports.fileno()]
         try:
             if len(data) > INLINE:
                 file = os.memfd_create("corten-plan", os.MFD_CLOEXEC)
@@ -38,14 +37,10 @@ class _Client:
                 os.lseek(file, 0, os.SEEK_SET)
                 data = b"in the file"
             self._send(data, tuple(descriptors))
-        except BaseException:
-            reports.close()
-            raise
         finally:
-            theirs.close()
+            reports.close()
             for fd in descriptors[4:]:
                 os.close(fd)
-        return reports
 
     def _send(self, data: bytes, descriptors: tuple[int, ...]) -> None:
         with self._lock:
