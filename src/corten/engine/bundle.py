@@ -50,7 +50,8 @@ class MakeOptions(Record):
 
 class Bundle(Record):
     """A container that could be made now. text: the configuration as it was read; listener: a socket for the filter's
-    listener and what it is told, "" without one; warnings: for the log."""
+    listener and what it is told, "" without one; warnings: for the log; sealed: the filter lets the program be executed
+    by the trampoline."""
 
     text: str
     spec: Spec
@@ -59,6 +60,7 @@ class Bundle(Record):
     group: Group | None
     listener: tuple[str, str] = ("", "")
     warnings: tuple[str, ...] = ()
+    sealed: bool = True
 
 
 def read_text(path: str) -> str:
@@ -126,7 +128,8 @@ def prepare(identity: str, directory: str, options: MakeOptions, config: str = "
     if found and listening[0]:
         notifying = listener.LoadNotifyingFilter(found.program, found.flags)
         plan = plan.replace(inside=(*plan.inside, notifying), payload=())
-    return Bundle(text, spec, plan, all_hooks, group, listening, tuple(warnings))
+    sealed = profile is None or allows(profile, "execveat")
+    return Bundle(text, spec, plan, all_hooks, group, listening, tuple(warnings), sealed)
 
 
 # --- what the specification leaves open
@@ -282,6 +285,15 @@ def filter_of(profile: dict[str, Any]) -> tuple[Filter, tuple[str, str]]:
     if seccomp.needs_listener(program) and not path:
         raise InvalidInput("linux.seccomp.listenerPath: missing; SCMP_ACT_NOTIFY needs a listener")
     return Filter(program, flags, "of the bundle", for_init=False), (path, str(metadata))
+
+
+def allows(profile: dict[str, Any], name: str) -> bool:
+    """Whether a profile as JSON has it allows a system call whatever its arguments."""
+    passing = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG")
+    rules = [rule for rule in profile.get("syscalls") or () if name in (rule.get("names") or ())]
+    if not rules:
+        return profile.get("defaultAction") in passing
+    return all(rule.get("action") in passing and not rule.get("args") for rule in rules)
 
 
 def _group(

@@ -313,7 +313,7 @@ def _make(created: Created, outlets: Outlets, run: bool, mask: Mask | None) -> N
 
         def become(blocked: Mask) -> NoReturn:
             os.close(created.lock)
-            parked.run_program(plan, stage, blocked, fifo, start_hooks)
+            parked.run_program(plan, stage, blocked, fifo, start_hooks, made.sealed)
 
         child = created.child = Child(plan, joining.Joins(tuple(opened)), stage, become, mask)
     finally:

@@ -84,6 +84,8 @@ def _launch(
     labels.require(settled.apparmor_profile, settled.selinux_label)
     group = _group(found, options.cgroups)
     plan = _plan(settled, config, group, options, kinds)
+    profile = (config.get("linux") or {}).get("seccomp")
+    sealed = profile is None or bundles.allows(profile, "execveat")
     stage = Stage()
     if any(isinstance(step, identity.LimitResource) for step in plan.inside):
         import resource  # noqa: F401 - the child, which needs it, cannot import any more
@@ -97,7 +99,7 @@ def _launch(
         perform(_entering(settled, group), stage)
 
     def become(blocked: Mask) -> NoReturn:
-        parked.run_program(plan, stage, blocked)
+        parked.run_program(plan, stage, blocked, sealed=sealed)
 
     child = Child(plan, joining.Joins(of=first, kinds=kinds, before=before), stage, become, mask)
     try:

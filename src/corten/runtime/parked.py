@@ -17,7 +17,7 @@ import sys
 from corten import errors
 from corten.linux import process, signals, sockets
 from corten.linux.signals import Mask
-from corten.runtime import channel
+from corten.runtime import channel, trampoline
 from corten.runtime.init import find_program
 from corten.runtime.plan import Plan, Program
 from corten.runtime.spec.hooks import Hook
@@ -30,17 +30,18 @@ if TYPE_CHECKING:
 
 GO, PARK = b"go", b"park"
 _STATE_MAX = 1 << 18
+_OURSELVES = os.stat("/proc/self/exe")
 # What ends a container that has not been started, as it would end its program.
 _ENDING = (signals.HUP, signals.INT, signals.QUIT, signals.TERM)
 
 
 def run_program(
-    plan: Plan, stage: Stage, mask: Mask, fifo: int = -1, hooks: tuple[Hook, ...] = (), home: bool = True
+    plan: Plan, stage: Stage, mask: Mask, fifo: int = -1, hooks: tuple[Hook, ...] = (), sealed: bool = True
 ) -> NoReturn:
     """Everything that the child does.
 
     mask: the signals that were blocked before; fifo: where to park, open for reading and writing; hooks: of
-    startContainer; home: set HOME where the environment does not have it.
+    startContainer; sealed: go by the trampoline, which needs execveat(2).
     """
     assert stage.channel is not None
     sock = stage.channel
@@ -58,7 +59,8 @@ def run_program(
         sys.path.clear()
         sys.meta_path.clear()
         path = find_program(plan.program)
-        environment = _environment(plan.program, home)
+        _check_interpreter(path, sealed)
+        environment = _environment(plan.program)
         kept = tuple(range(3, 3 + plan.keep_fds))
         process.close_all_but((*kept, sock.fileno(), *([fifo] if fifo >= 0 else [])))
         sockets.send(sock, channel.encode(channel.Started(os.getpid())))
@@ -74,10 +76,11 @@ def run_program(
         for hook in hooks:
             run_hook(hook, "startContainer", stage.state)
         process.close_on_exec_from(3 + plan.keep_fds)
+        by = trampoline.prepare() if sealed else -1
         perform(plan.payload, stage)
         signals.reset_ignored()
         signals.restore(mask)
-        _become(path, plan.program, environment)
+        _become(path, plan.program, environment, by)
     except errors.Error as error:
         status = error.exit_code
         _fail(sock, started, channel.Failed(type(error).__name__, getattr(error, "errno", 0), str(error)))
@@ -114,9 +117,9 @@ def _park(fifo: int) -> None:
                     os._exit(128 + signal.number)
 
 
-def _environment(program: Program, home: bool) -> dict[str, str]:
+def _environment(program: Program) -> dict[str, str]:
     found = dict(entry.partition("=")[::2] for entry in program.env)
-    if home and "HOME" not in found:
+    if "HOME" not in found:
         found["HOME"] = _home(os.geteuid())
     return found
 
@@ -134,8 +137,30 @@ def _home(uid: int) -> str:
     return "/"
 
 
-def _become(path: str, program: Program, environment: dict[str, str]) -> None:
+def _check_interpreter(path: str, sealed: bool) -> None:
+    """CommandNotFound if what a script's first line names is not there: said now, it is the caller's to hear.
+
+    Not sealed: CommandNotRunnable if that leads to our own interpreter, as far as can be told before the exec.
+    """
+    for _ in range(6):  # the kernel follows five
+        try:
+            with open(path, "rb") as file:
+                if not sealed and os.path.samestat(os.fstat(file.fileno()), _OURSELVES):
+                    raise errors.CommandNotRunnable(f"{path}: permission denied: it is the interpreter of the host")
+                first = file.readline(256)
+        except OSError:
+            return  # executable, but not to be read
+        if first[:2] != b"#!" or not first[2:].split():
+            return
+        path = os.fsdecode(first[2:].split()[0])
+        if not os.path.exists(path):
+            raise errors.CommandNotFound(f"{path}: the interpreter that a script names is not in the container")
+
+
+def _become(path: str, program: Program, environment: dict[str, str], by: int) -> None:
     try:
+        if by >= 0:
+            trampoline.execute(by, path, program.args, environment)
         os.execve(path, program.args, environment)
     except OSError as error:
         if error.errno in (2, 20):
