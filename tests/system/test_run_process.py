@@ -216,6 +216,15 @@ def test_custom_filter(tmp_path: Path) -> None:
     assert run("mkdir /x", security_opt=[f"seccomp={profile}"], init=False).exit_code != 0
 
 
+def test_filter_that_depends_on_capabilities(tmp_path: Path) -> None:
+    """Profiles of docker and podman have rules for those who hold a capability."""
+    path = tmp_path / "profile.json"
+    rule = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95, "excludes": {"caps": ["CAP_KILL"]}}
+    path.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}))
+    assert run("mkdir /x", seccomp=str(path)).exit_code == 0
+    assert run("mkdir /x", seccomp=str(path), cap_drop=["KILL"]).exit_code != 0
+
+
 def test_filter_that_forbids_clone_still_works_with_the_init(tmp_path: Path) -> None:
     profile = _profile(tmp_path / "profile.json", "clone", "clone3", "fork", "vfork", "wait4", "waitid")
     done = run("echo alone; true | true; echo not reached", seccomp=profile)
