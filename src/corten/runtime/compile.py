@@ -262,7 +262,7 @@ def _mount(mount: MountSpec, setting: Setting, linux: Linux, in_userns: bool) ->
         sends = mounts.SHARED in (options.propagation, options.propagation_below)
         if uid_maps or sends or (in_userns and setting.privileged):
             how = options.recursive, uid_maps, gid_maps, options.idmap_below
-            steps.append(mounting.OpenTree(mount.source, *how, mount.destination))
+            steps.append(mounting.OpenTree(mount.source, *how, mount.destination, sends))
     steps.append(mounting.Mount(kind, mount.source, mount.destination, options))
     return steps
 

@@ -16,7 +16,8 @@ from corten.runtime.step import Stage, Step
 class OpenTree(Step):
     """Open the source of a bind mount ahead of its mounting, with the rights of whoever runs this step.
 
-    target: where it will be mounted; empty: it becomes the root.
+    target: where it will be mounted; empty: it becomes the root. sends: mounts made on it are to reach the host.
+    Without that it only receives: what is opened where mounts are shared would send, whatever is done around it.
     """
 
     source: str
@@ -25,9 +26,12 @@ class OpenTree(Step):
     gid_maps: tuple[IdMapping, ...] = ()
     idmap_below: bool = False
     target: str = ""
+    sends: bool = False
 
     def run(self, stage: Stage) -> None:
         tree = mounts.open_tree(self.source, recursive=self.recursive)
+        if not self.sends:
+            mounts.set_attributes(tree, propagation=mounts.SLAVE, recursive=True)
         stage.trees[f"tree:{self.target}"] = tree
         if self.uid_maps:
             userns = userns_fd(self.uid_maps, self.gid_maps)
