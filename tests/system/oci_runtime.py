@@ -67,6 +67,8 @@ def config_of(rootfs: Path, *args: str, **process: Any) -> dict[str, Any]:
                 for name in ("bounding", "effective", "permitted")
             },
             "noNewPrivileges": True,
+            # runc 1.1 passes on the soft limit that Go has raised for itself.
+            "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 512, "hard": 512}],
             **process,
         },
         "root": {"path": str(rootfs), "readonly": True},

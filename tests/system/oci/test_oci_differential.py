@@ -32,7 +32,7 @@ exit 33
 
 
 def normal(text: str) -> list[str]:
-    """Without what may differ: ids and order of mounts, anonymous devices, how a masked path is made."""
+    """Without what may differ: ids and order of mounts, devices, how a masked path is made, a link to /proc/kcore."""
     lines, mounts = [], []
     for line in text.splitlines():
         if " - " in line and re.match(r"\d+ \d+ \d+:\d+ ", line):
@@ -51,7 +51,7 @@ def normal(text: str) -> list[str]:
             if kind in ("sysfs", "proc", "mqueue"):
                 data = ""  # whether the superblock is read-only: shared ones are left alone
             mounts.append(" ".join([root, place, options, kind, source, ",".join(sorted(data.split(",")))]))
-        elif not line.startswith("_="):
+        elif not line.startswith("_=") and "/dev/core" not in line and " core -> " not in line:
             lines.append(line)
     return [*sorted(mounts), *lines]
 
