@@ -7,9 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from small_root import line, make, refused, run, sh, shared, start
 
 import corten
+from small_root import line, make, refused, run, sh, shared, start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
