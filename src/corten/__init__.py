@@ -28,43 +28,66 @@ _HOMES = {
     "ContainerFailed": "errors",
     "OutOfMemory": "errors",
     "TimedOut": "errors",
+    "Timeout": "errors",
+    "Killed": "errors",
+    "RemoteError": "errors",
+    "Cancelled": "errors",
+    "function": "compute.function",
+    "Function": "compute.function",
+    "Call": "compute.call",
+    "Pool": "compute.pool",
 }
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from corten.compute.call import Call
+    from corten.compute.function import Function, function
+    from corten.compute.pool import Pool
     from corten.engine.container import DEVNULL, PIPE, Container, run, start
     from corten.engine.result import Result, Usage
     from corten.errors import (
+        Cancelled,
         CommandNotFound,
         CommandNotRunnable,
         ContainerFailed,
         Error,
         InvalidInput,
         KernelError,
+        Killed,
         NameInUse,
         NotFound,
         OutOfMemory,
+        RemoteError,
         TimedOut,
+        Timeout,
         Unsupported,
     )
 
 __all__ = [
     "DEVNULL",
     "PIPE",
+    "Call",
+    "Cancelled",
     "CommandNotFound",
     "CommandNotRunnable",
     "Container",
     "ContainerFailed",
     "Error",
+    "Function",
     "InvalidInput",
     "KernelError",
+    "Killed",
     "NameInUse",
     "NotFound",
     "OutOfMemory",
+    "Pool",
+    "RemoteError",
     "Result",
     "TimedOut",
+    "Timeout",
     "Unsupported",
     "Usage",
+    "function",
     "run",
     "start",
 ]

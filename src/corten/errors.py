@@ -9,8 +9,11 @@
      +- CommandNotFound    the command is not in the container (exit code 127)
      +- CommandNotRunnable the command cannot be executed (exit code 126)
      +- ContainerFailed    `check=True` and the container ended badly; `.result` says how
-         +- OutOfMemory
-         +- TimedOut
+     |   +- OutOfMemory
+     |   +- TimedOut       also called Timeout
+     |   +- Killed         a signal ended it that no limit of ours sent
+     +- RemoteError        a function in a container failed with an exception that cannot be had here as itself
+     +- Cancelled          the call was cancelled, or its pool was closed before it began
 
 Rule: the text of an error is one line: what failed, on what, why, and what to do.
 """
@@ -93,3 +96,22 @@ class OutOfMemory(ContainerFailed):
 
 class TimedOut(ContainerFailed):
     """The timeout ended it."""
+
+
+Timeout = TimedOut
+
+
+class Killed(ContainerFailed):
+    """A signal ended it that no limit of ours sent."""
+
+
+class RemoteError(Error):
+    """A function in a container failed, and its exception cannot be had here as itself. `kind`: module and name."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        self.kind = kind
+        super().__init__(f"{kind}: {text}" if text else kind)
+
+
+class Cancelled(Error):
+    """The call was cancelled, or its pool was closed before it began."""

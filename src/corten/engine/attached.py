@@ -22,7 +22,7 @@ from corten.runtime.launcher import Launch
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from corten.engine.relay import Relay
-    from corten.runtime.channel import Failed, Started, Terminal
+    from corten.runtime.launcher import Reported
 
 # The kernel's business between a job and its terminal; stopping the command must not stop the container's init.
 _NOT_FORWARDED = (signals.CHLD, signals.PIPE, signals.TTIN, signals.TTOU, signals.TSTP, signals.CONT, signals.WINCH)
@@ -73,7 +73,7 @@ class _Attached:
         self.poll = select.poll()
         self.launch = Launch(prepared.plan, stdio, self.on_message, mask)
 
-    def on_message(self, message: Failed | Started | Terminal, descriptors: tuple[int, ...]) -> None:
+    def on_message(self, message: Reported, descriptors: tuple[int, ...]) -> None:
         if isinstance(message, channel.Failed):
             self.failure = error_of(message.kind, message.errno, message.text)
         elif isinstance(message, channel.Terminal) and descriptors:

@@ -13,7 +13,7 @@ import time
 
 from corten.engine import options as options_module
 from corten.engine.facts import host_facts
-from corten.engine.home import directory, sweep
+from corten.engine.home import sweep_once
 from corten.engine.options import RunOptions
 from corten.engine.prepare import Prepared, prepare
 from corten.engine.resources import resources
@@ -25,6 +25,7 @@ from corten.linux.cgroup import usage
 from corten.linux.cgroup.group import Group
 from corten.linux.cgroup.usage import Usage as GroupUsage
 from corten.runtime import spawner_client
+from corten.runtime.account import Account
 from corten.runtime.plan import Plan
 
 TYPE_CHECKING = False
@@ -40,18 +41,21 @@ PIPE = -1
 DEVNULL = -3
 INHERIT = None
 
-_swept: set[str] = set()
-
 
 class Container:
     """A running container. Leaving a `with` block kills it and waits for its end.
 
     id: 12 hexadecimal digits; pid: of its first process, on the host; stdin, stdout, stderr: binary files for the
-    streams that were asked for as PIPE, None for the others.
+    streams that were asked for as PIPE, None for the others. account: the facts of its end, once it has one;
+    namespaces: descriptors by kind, of a container that was prepared to be entered (`Plan.held`).
     """
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, pickled: bytes | None = None) -> None:
+        """pickled: the plan, where that was done before."""
         self._prepared = prepared
+        self._pickled = pickled
+        self.account: Account | None = None
+        self.namespaces: dict[str, int] = {}
         self.id = prepared.id
         self.pid = 0
         self.stdin: BinaryIO | None = None
@@ -67,17 +71,27 @@ class Container:
 
     def _launch(self, stdio: tuple[int | None, int | None, int | None]) -> None:
         """Start it. Apart from `__init__`: at every moment somebody holds the handle, and so can end the container."""
+        self.begin(stdio)
+        self._until(lambda: bool(self.pid) or self._over, None)
+        if self._over and self._failure is not None:
+            raise self._failure
+
+    def begin(self, stdio: tuple[int | None, int | None, int | None]) -> None:
+        """Have it started, and do not wait for that: `advance` tells, whenever `fileno()` is readable."""
         opened: list[int] = []
         try:
             given = tuple(self._stream(number, wish, opened) for number, wish in enumerate(stdio))
             self._reports, theirs = sockets.pair()
-            spawner_client.launch(self._plan, (given[0], given[1], given[2]), theirs)
+            spawner_client.launch(self._pickled or self._plan, (given[0], given[1], given[2]), theirs)
         finally:
             for fd in opened:
                 os.close(fd)
-        self._until(lambda: bool(self.pid) or self._over, None)
-        if self._over and self._failure is not None:
-            raise self._failure
+
+    def advance(self) -> bool:
+        """Take in what has been reported, without waiting; False once it is over and all is undone."""
+        with self._lock:
+            self._take_what_is_there()
+            return not self._over
 
     def _stream(self, number: int, wish: int | None, opened: list[int]) -> int:
         """The container's end of one standard stream; what must be closed after the launch is noted."""
@@ -120,7 +134,10 @@ class Container:
             self.pid, self._pidfd = words[0], descriptors[0]
         elif kind == "failed":
             self._failure = error_of(*words)
+        elif kind == "namespaces":
+            self.namespaces = dict(zip(words[0].split(), descriptors, strict=True))
         elif kind == "account":
+            self.account = words[0]
             try:
                 self._result = result_of(words[0], self._prepared.options, self._prepared.not_applied)
             except Error as error:
@@ -252,13 +269,25 @@ class Container:
                     if kind is None:  # otherwise what happened in the block counts for more
                         raise
         finally:
-            self._close()
+            self.close()
 
-    def _close(self) -> None:
+    @property
+    def not_applied(self) -> tuple[str, ...]:
+        """Limits that `best_effort` left out, a line each."""
+        return self._prepared.not_applied
+
+    def close(self) -> None:
+        """Close every descriptor of the handle. What still runs goes on: end it first."""
         for file in (self.stdin, self.stdout, self.stderr):
             if file is not None:
                 file.close()
+        self.let_go_of_namespaces()
         self._let_go()
+
+    def let_go_of_namespaces(self) -> None:
+        """Close their descriptors: they would keep what is mounted there alive."""
+        while self.namespaces:
+            os.close(self.namespaces.popitem()[1])
 
 
 def start(
@@ -281,10 +310,7 @@ def _container(options: RunOptions) -> Container:
     """A handle on a container that is not started yet."""
     if options.tty:
         raise InvalidInput("tty: a terminal is for the command line; use pipes from Python")
-    home = directory()
-    if home not in _swept:  # once in a process: what others left behind does not grow meanwhile by our doing
-        _swept.add(home)
-        sweep(home)
+    sweep_once()
     return Container(prepare(options))
 
 

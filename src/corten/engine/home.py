@@ -98,6 +98,17 @@ def sweep(home: str) -> int:
         os.close(mutex)
 
 
+_swept: set[str] = set()
+
+
+def sweep_once() -> None:
+    """Sweep the home directory, once in a process: what others left behind does not grow meanwhile by our doing."""
+    place = directory()
+    if place not in _swept:
+        _swept.add(place)
+        sweep(place)
+
+
 def _sweep_container(home: str, identity: str) -> int:
     path = f"{home}/containers/{identity}"
     fd = claim_left(path)

@@ -33,8 +33,10 @@ class Prepared(Record):
     not_applied: tuple[str, ...] = ()
 
 
-def prepare(options: RunOptions) -> Prepared:
+def prepare(options: RunOptions, held: bool = False) -> Prepared:
     """Decide everything about a container. InvalidInput, NotFound, Unsupported: it cannot be made here.
+
+    held: it runs nothing and waits to be entered (`Plan.held`).
 
     Archives are unpacked and filters compiled if that has not been done before; nothing else is changed.
     """
@@ -60,6 +62,7 @@ def prepare(options: RunOptions) -> Prepared:
         init=options.init,
         timeout=options.timeout,
         files=specs.files(options, spec),
+        held=held,
     )
     return Prepared(identity, compile_plan(spec, setting), options, not_applied)
 

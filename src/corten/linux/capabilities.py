@@ -225,6 +225,17 @@ def _get() -> tuple[int, int, int]:
     return low[0] | high[0] << 32, low[1] | high[1] << 32, low[2] | high[2] << 32
 
 
+def capset_data(sets: Sets) -> tuple[bytes, bytes]:
+    """The two arguments of capset(2) that set effective, permitted and inheritable, for a process that makes the call
+    elsewhere."""
+    return _capset([mask(sets.effective), mask(sets.permitted), mask(sets.inheritable)])
+
+
+def _capset(wanted: list[int]) -> tuple[bytes, bytes]:
+    data = b"".join((bits & _LOW).to_bytes(4, "little") for bits in wanted)
+    return _header(), data + b"".join((bits >> 32).to_bytes(4, "little") for bits in wanted)
+
+
 def _header() -> bytes:
     return _VERSION_3.to_bytes(4, "little") + bytes(4)  # pid 0: the calling thread
 
@@ -290,10 +301,8 @@ def set_sets(sets: Sets, available_only: bool = False) -> None:
         wanted = [wanted[0] & permitted, wanted[1] & permitted, wanted[2] & limit]
     # Lowering the permitted and inheritable sets takes the ambient one down; a kept bit would be unasked for.
     syscalls.call("prctl", _PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL, 0, 0, 0)
-    data = b"".join((bits & _LOW).to_bytes(4, "little") for bits in wanted)
-    data += b"".join((bits >> 32).to_bytes(4, "little") for bits in wanted)
     try:
-        syscalls.call("capset", _header(), data)
+        syscalls.call("capset", *_capset(wanted))
     except PermissionError:
         held = Sets(names(_bounding()), *(names(_get()[place]) for place in (0, 2, 1)))
         available(sets.replace(bounding=(), ambient=()), held)

@@ -2,7 +2,7 @@
 
 Rule 1: one message, one datagram: the name of its class and its fields, separated by NUL; numbers in decimal.
         Not marshal or pickle: the sender lives in the container.
-Rule 2: the order is  Terminal? (Started Ended? | Failed).  End of file without a word: the child was killed.
+Rule 2: the order is  Terminal? Namespaces? (Started Ended? | Failed).  End of file without a word: it was killed.
 Rule 3: without an init, end of file after Started means that exec succeeded.
 """
 
@@ -12,7 +12,7 @@ from corten.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    Message = "Failed | Started | Ended | Terminal"
+    Message = "Failed | Started | Ended | Terminal | Namespaces"
 
 
 class Failed(Record):
@@ -43,7 +43,13 @@ class Terminal(Record):
     path: str
 
 
-_CLASSES: dict[str, type[Record]] = {kind.__name__: kind for kind in (Failed, Started, Ended, Terminal)}
+class Namespaces(Record):
+    """Descriptors of the child's namespaces come with the message. kinds: theirs, in order, separated by spaces."""
+
+    kinds: str
+
+
+_CLASSES: dict[str, type[Record]] = {kind.__name__: kind for kind in (Failed, Started, Ended, Terminal, Namespaces)}
 _NUMBERS = {"errno", "pid", "status"}
 
 

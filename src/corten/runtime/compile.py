@@ -60,7 +60,7 @@ class Setting(Record):
     detached: the container outlives its launcher (OCI `create`): directory and group are claimed and removed by others,
     namespaces are joined by the clone, and the filter is loaded after all waiting; keyring: name of the new one, "" for
     none; pivot: by pivot_root, else by moving the root (OCI `--no-pivot`); entering, before_pivot: steps to add where
-    the child is still the host's (its /proc is there) and when the root is filled.
+    the child is still the host's (its /proc is there) and when the root is filled. held: see `Plan.held`.
     """
 
     directory: str
@@ -82,6 +82,7 @@ class Setting(Record):
     pivot: bool = True
     entering: tuple[Step, ...] = ()
     before_pivot: tuple[Step, ...] = ()
+    held: bool = False
 
 
 def compile_plan(spec: Spec, setting: Setting) -> Plan:
@@ -105,6 +106,7 @@ def compile_plan(spec: Spec, setting: Setting) -> Plan:
         *setting.before_pivot,
         *_finish_root(spec, linux, setting.pivot),
         root.WorkingDirectory(process.cwd),
+        *((namespaces.ShareNamespaces(tuple(space.type for space in linux.namespaces)),) if setting.held else ()),
     )
     rights, payload = _give_up_rights(process, linux, setting)
     search = next((entry[5:] for entry in process.env if entry.startswith("PATH=")), DEFAULT_SEARCH)
@@ -126,6 +128,7 @@ def compile_plan(spec: Spec, setting: Setting) -> Plan:
         group=setting.group,
         keep_fds=setting.keep_fds,
         joined=joined if by_clone else (),
+        held=setting.held,
     )
 
 

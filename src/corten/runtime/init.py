@@ -185,11 +185,11 @@ def _start(plan: Plan, stage: Stage, mask: Mask) -> int:
 
 
 def _be_init(plan: Plan, stage: Stage, sock: sockets.Socket, mask: Mask) -> int:
-    """Start the program, serve it to its end; the exit status to end with."""
+    """Start the program, serve it to its end; the exit status to end with. A held container's init only reaps."""
     fd = signals.descriptor()
     if os.getpid() != 1:
         process.adopt_orphans()
-    pid = _start(plan, stage, mask)
+    pid = 0 if plan.held else _start(plan, stage, mask)
     process.set_name("corten:init")
     for number in range(3):
         # So that the end of the program is the end of its streams; a terminal stays open for who opens it again.
@@ -201,6 +201,8 @@ def _be_init(plan: Plan, stage: Stage, sock: sockets.Socket, mask: Mask) -> int:
     while True:
         poll.poll()
         for signal in signals.pending(fd):
+            if not pid:
+                continue  # nobody to forward to: it is ended by SIGKILL
             # Ctrl-C on the container's own terminal has reached the program already.
             if signal.number not in _NOT_FORWARDED and not signal.from_terminal:
                 try:

@@ -29,20 +29,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Reported = channel.Started | channel.Failed | channel.Terminal | channel.Namespaces
+
 
 class Launch:
     """One container from its launcher's side.
 
     pid, pidfd: of its first process; channel: from where its messages come; deadline: on time.monotonic, or None.
-    on_message is called with (message, descriptors) for Started, Failed and Terminal. mask: the signals that are
-    blocked for the program, if not those that are now.
+    on_message is called with (message, descriptors) for Started, Failed, Terminal and Namespaces. mask: the signals
+    that are blocked for the program, if not those that are now.
     """
 
     def __init__(
         self,
         plan: Plan,
         stdio: tuple[int, int, int],
-        on_message: Callable[[channel.Started | channel.Failed | channel.Terminal, tuple[int, ...]], None],
+        on_message: Callable[[Reported, tuple[int, ...]], None],
         mask: Mask | None = None,
     ) -> None:
         self.plan = plan
@@ -113,7 +115,7 @@ class Launch:
         elif isinstance(message, channel.Failed):
             self._failed = message
             self._tell(message, descriptors)
-        elif isinstance(message, (channel.Started, channel.Terminal)):
+        elif isinstance(message, (channel.Started, channel.Terminal, channel.Namespaces)):
             self._started = self._started or isinstance(message, channel.Started)
             self._tell(message, descriptors)
         return True

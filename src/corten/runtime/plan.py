@@ -32,7 +32,8 @@ class Plan(Record):
     uid_maps, gid_maps: written by the launcher when `user` is among them;
     init: whether pid 1 is Corten's init with the program as its child; timeout: seconds, None for ever;
     group: the control group, None without one; keep_fds: descriptors from 3 on that the program inherits;
-    joined: (kind, path) of namespaces that the clone joins, see `joining` (otherwise steps join them).
+    joined: (kind, path) of namespaces that the clone joins, see `joining` (otherwise steps join them);
+    held: nothing is run: the init waits, and others enter by the descriptors of its namespaces that it hands out.
     """
 
     host: tuple[Step, ...]
@@ -48,6 +49,7 @@ class Plan(Record):
     group: Group | None = None
     keep_fds: int = 0
     joined: tuple[tuple[str, str], ...] = ()
+    held: bool = False
 
     def stages(self) -> list[tuple[str, list[str]]]:
         """The plan as (who does it, what in order): `host`, `clone`, `inside`, `program`, `after`."""
@@ -60,7 +62,7 @@ class Plan(Record):
                 cloned.append(f"map {name}s {ranges}")
         runs = ["init: reap orphans, forward signals"] if self.init else []
         runs += [step.describe() for step in self.payload]
-        runs.append("run " + " ".join(self.program.args))
+        runs.append("wait to be entered" if self.held else "run " + " ".join(self.program.args))
         if self.timeout is not None:
             runs.append(f"kill everything after {self.timeout:g} s")
         return [

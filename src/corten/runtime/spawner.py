@@ -7,6 +7,7 @@ behind even by `kill -9` of the library's process.
 A request is one message on the control socket: a plan and the descriptors of the container's standard streams and of
 a socket for its reports. Reports are tuples:
     ("started", pid, pid inside) with a pidfd, ("failed", kind, errno, text), ("terminal", path) with the master end,
+    ("namespaces", kinds) with a descriptor for each,
     ("account", Account); then the socket is closed.
 Both are pickled: only this program holds the other ends. Nothing from inside a container is ever unpickled.
 """
@@ -129,6 +130,8 @@ class Spawner:
                 client.report("failed", message.kind, message.errno, message.text)
             elif isinstance(message, channel.Terminal):
                 client.report("terminal", message.path, descriptors=descriptors)
+            elif isinstance(message, channel.Namespaces):
+                client.report("namespaces", message.kinds, descriptors=descriptors)
             for fd in descriptors:
                 os.close(fd)
 

@@ -24,9 +24,10 @@ class _Client:
         self._control: sockets.Socket | None = None
         self._owner = 0
 
-    def launch(self, plan: Plan, stdio: tuple[int, int, int], reports: sockets.Socket) -> None:
-        """Have a plan carried out. reports: the spawner's end of a pair, closed here; the caller still owns `stdio`."""
-        data = pickle.dumps(plan, pickle.HIGHEST_PROTOCOL)
+    def launch(self, plan: Plan | bytes, stdio: tuple[int, int, int], reports: sockets.Socket) -> None:
+        """Have a plan (or a pickled one) carried out. reports: the spawner's end of a pair, closed here; the caller
+        still owns `stdio`."""
+        data = plan if isinstance(plan, bytes) else pickle.dumps(plan, pickle.HIGHEST_PROTOCOL)
         descriptors = [*stdio, reports.fileno()]
         try:
             if len(data) > INLINE:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from corten.linux import clone
+from corten.linux import clone, sockets
+from corten.runtime import channel
 from corten.runtime.step import Stage, Step
 
 
@@ -68,3 +69,23 @@ class TimeOffsets(Step):
     def describe(self) -> str:
         shifts = ", ".join(f"{clock} {seconds:+d} s" for clock, seconds, _ in self.offsets)
         return f"new time namespace{': ' + shifts if shifts else ''}"
+
+
+class ShareNamespaces(Step):
+    """Send the launcher descriptors of the namespaces that the child is in, so that others can enter them.
+
+    By descriptor, since nobody else may open them by /proc/PID/ns of a process that cannot be traced. Runs when all of
+    them are made, and the container's own /proc is there.
+    """
+
+    kinds: tuple[str, ...]
+
+    def run(self, stage: Stage) -> None:
+        opened = tuple(clone.open_namespace("self", kind) for kind in self.kinds)
+        assert stage.channel is not None
+        sockets.send(stage.channel, channel.encode(channel.Namespaces(" ".join(self.kinds))), opened)
+        for fd in opened:
+            os.close(fd)
+
+    def describe(self) -> str:
+        return f"hand out the namespaces {' '.join(self.kinds)}"

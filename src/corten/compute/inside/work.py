@@ -1,0 +1,232 @@
+"""The process in a container that calls functions: messages in, results out.
+
+    in:   "F" (key, pickled function)   learn it       out:  "H" ready to work, "!" text: could not enter
+          "C" (key, args, kwargs)       call it              "R" result, "X" failure, "Y" an item, "E" their end
+          end of file                   end
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import sys
+
+from . import wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_known: dict[str, Any] = {}
+"""Functions by key: pickled until they are first needed."""
+
+
+class _Pickled:
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+def know(key: str, data: bytes) -> None:
+    """Learn a function. In the zygote it is unpickled at once, so that no fork has to."""
+    try:
+        _known[key] = _unpickled(data)
+    except BaseException:  # the call itself will fail of it, and can say so to whoever called
+        _known[key] = _Pickled(data)
+
+
+def _unpickled(data: bytes) -> Any:
+    function, file = pickle.loads(data)
+    code = getattr(function, "__code__", None)
+    if code is not None and code.co_filename == "<dynamic-code>":
+        function.__code__ = _placed(code, file)
+    return function
+
+
+def _placed(code: Any, file: str) -> Any:
+    """The code, and that of functions in it, with the file that it was written in."""
+    constants = tuple(_placed(one, file) if isinstance(one, type(code)) else one for one in code.co_consts)
+    return code.replace(co_filename=file, co_consts=constants)
+
+
+def forget(key: str) -> None:
+    """Forget a function."""
+    _known.pop(key, None)
+
+
+def be_fresh(environment: dict[str, str]) -> None:
+    """Be nobody's copy: an environment and random numbers of our own."""
+    os.environ.clear()
+    os.environ.update(environment)
+    random = sys.modules.get("random")
+    if random is not None:  # os.fork reseeds it since Python 3.7, but only if it was imported the usual way
+        random.seed()
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed(int.from_bytes(os.urandom(4), "little"))
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(int.from_bytes(os.urandom(7), "little"))
+    _set_threads(environment.get("OMP_NUM_THREADS", "1"))
+
+
+def _set_threads(count: str) -> None:
+    """Libraries took their number of threads when they were loaded, in the zygote: one. Here it may be more."""
+    if count.isdigit() and int(count) > 1:
+        try:
+            import threadpoolctl
+        except ImportError:
+            return
+        threadpoolctl.threadpool_limits(int(count))
+
+
+def serve(sock: socket.socket) -> int:
+    """Work until the caller closes its end; the exit status."""
+    while True:
+        message = wire.receive(sock)
+        if message is None:
+            return 0
+        if message.kind == b"F":
+            key, data = pickle.loads(message.payload)
+            _known[key] = _Pickled(data)
+        elif message.kind == b"C":
+            _answer(sock, message)
+
+
+def _answer(sock: socket.socket, message: wire.Message) -> None:
+    call = message.call
+    try:
+        key, args, kwargs = _loaded(message)
+        del message  # arguments live as long as the function holds them
+        function = _function(key)
+        result = function(*args, **kwargs)
+        if hasattr(result, "__next__") and hasattr(result, "close"):
+            for item in result:
+                _send(sock, b"Y", call, item)
+            _flush()
+            wire.send(sock, b"E", call, b"")
+            return
+        _flush()
+        _send(sock, b"R", call, result)
+    except BaseException as error:
+        if isinstance(error, BrokenPipeError) and error.filename is None and not _open(sock):
+            os._exit(0)
+        _flush()
+        wire.send(sock, b"X", call, _failure(error))
+
+
+def _open(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+        return True
+    except OSError:
+        return False
+
+
+def _loaded(message: wire.Message) -> Any:
+    return pickle.loads(message.payload, buffers=message.buffers)
+
+
+def _function(key: str) -> Callable[..., Any]:
+    function = _known[key]
+    if isinstance(function, _Pickled):
+        function = _known[key] = _unpickled(function.data)
+    return function  # type: ignore[no-any-return]
+
+
+class _Unpicklable(Exception):
+    pass
+
+
+def _send(sock: socket.socket, kind: bytes, call: int, value: Any) -> None:
+    dumps: Callable[..., bytes] = pickle.dumps
+    try:
+        payload, buffers = wire.dump(value, dumps)
+    except Exception:
+        try:
+            import cloudpickle
+
+            payload, buffers = wire.dump(value, cloudpickle.dumps)
+        except Exception as error:
+            raise _Unpicklable(f"the result cannot be pickled: {culprit(value, 'result')}: {error}") from error
+    wire.send(sock, kind, call, payload, buffers)
+
+
+def culprit(value: Any, name: str, depth: int = 0) -> str:
+    """The name of the innermost part of a value that cannot be pickled, such as `result.model.lock (lock)`."""
+    if depth < 6:
+        parts: Any = ()
+        if isinstance(value, dict):
+            parts = [(f"{name}[{key!r}]", item) for key, item in list(value.items())[:1000]]
+        elif isinstance(value, (list, tuple)):
+            parts = [(f"{name}[{at}]", item) for at, item in enumerate(value[:1000])]
+        elif hasattr(value, "__dict__") and not isinstance(value, type):
+            parts = [(f"{name}.{key}", item) for key, item in list(vars(value).items())[:1000]]
+        for part, item in parts:
+            try:
+                pickle.dumps(item, protocol=5)
+            except Exception:
+                return culprit(item, part, depth + 1)
+    return f"{name} ({type(value).__name__})"
+
+
+def _failure(error: BaseException) -> bytes:
+    """An exception as plain data: it may come from code that nobody trusts. The caller makes one of it again.
+
+    Pickled, but of nothing else than text, numbers and containers: (kind, module, name, args, state, text, traceback).
+    """
+    import traceback
+
+    kind = "unpicklable" if isinstance(error, _Unpicklable) else "raised"
+    trail = error.__traceback__
+    here = __file__
+    while trail is not None and trail.tb_frame.f_code.co_filename == here:
+        trail = trail.tb_next  # our own frames say nothing to anybody
+    try:
+        text = str(error)
+    except Exception:
+        text = "(an exception that cannot say what it is)"
+    try:
+        told = "".join(traceback.format_exception(type(error), error, trail))
+    except Exception:
+        told = text
+    named = type(error).__module__, type(error).__qualname__
+    parts = (kind, *named, _plain(error.args), _plain(_state(error)), text[:10000], told[-50000:])
+    return pickle.dumps(parts, protocol=4)
+
+
+def _state(error: BaseException) -> dict[str, Any]:
+    state = dict(getattr(error, "__dict__", None) or {})
+    if isinstance(error, OSError):
+        state["__oserror__"] = (error.errno, error.strerror, error.filename)
+    return state
+
+
+_PLAIN = (str, bytes, int, float, complex, bool, type(None))
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """The value, with whatever is not plain data replaced by its repr."""
+    if type(value) in _PLAIN:
+        return value[:100000] if isinstance(value, (str, bytes)) else value
+    if depth < 4:
+        if type(value) in (tuple, list):
+            return type(value)(_plain(item, depth + 1) for item in value[:1000])
+        if type(value) is dict:
+            return {str(key): _plain(item, depth + 1) for key, item in list(value.items())[:1000]}
+    try:
+        return repr(value)[:1000]
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            pass
+
+

@@ -1,0 +1,533 @@
+"""A lane: calls that want the same kind of container, as they came, and the containers that serve them.
+
+Rule 1: a call is given to a container once; again only where retries were asked for (or more memory is to be tried).
+Rule 2: a fresh lane uses each container for one call. A reusing one gives it the next.
+Rule 3: decisions about size are made by `scaling`, of figures; each becomes an `Event` with its reason.
+Rule 4: only the loop's thread is here, but for `submit`, `ask`, `post` and what only reads.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+
+from corten.compute import safe, scaling
+from corten.compute.call import Call, cancelled, lost
+from corten.compute.capacity import capacity, total_memory
+from corten.compute.ledger import Ledger
+from corten.compute.worker import Worker
+from corten.compute.zygotes import Zygote
+from corten.engine.result import Result, size_words
+from corten.errors import Cancelled, ContainerFailed, Error, InvalidInput, Killed, OutOfMemory
+from corten.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from corten.compute.inside.wire import Message
+    from corten.compute.lanes import Zygotes
+    from corten.compute.loop import Loop
+    from corten.compute.options import FunctionOptions
+    from corten.compute.pickling import PackedFunction
+    from corten.compute.worker import Kind
+    from corten.compute.zygotes import Kind as ZygoteKind
+    from corten.engine.result import Usage
+
+_numbers = itertools.count(1)
+_TRIES_TO_START = 3
+_FOLLOW = 0.1
+"""Seconds between looks at calls whose limits may follow their load."""
+_HEADROOM = 1.25
+
+
+class Event(Record):
+    """A decision of a pool. time: seconds since the epoch; what: start, retire, retry, resize, brake, learn, zygote."""
+
+    time: float
+    what: str
+    reason: str
+
+
+class Stats(Record):
+    """A pool at one moment: calls that wait, containers by what they do, calls done since it was made."""
+
+    backlog: int
+    busy: int
+    ready: int
+    making: int
+    done: int
+    failed: int
+
+
+class Lane:
+    """See the module. name: for people; most: containers with a call at once, None for what the machine has."""
+
+    def __init__(
+        self, loop: Loop, zygotes: Zygotes, name: str, options: FunctionOptions, kind: Kind, zygote_kind: ZygoteKind,
+        least: int = 0, most: int | None = None, idle: float = 30.0,
+    ) -> None:  # fmt: skip
+        self.name, self.options, self.kind = name, options, kind
+        self.least, self.most, self.idle = least, most, idle
+        self.events: deque[Event] = deque(maxlen=1000)
+        self.done = self.failed = 0
+        self.closed = False
+        self.functions: tuple[PackedFunction, ...] = ()
+        self._loop, self._zygotes, self._zygote_kind = loop, zygotes, zygote_kind
+        self._zygote: Zygote | None = None
+        self._backlog: deque[Call] = deque()
+        self._workers: set[Worker] = set()
+        self._ready: deque[Worker] = deque()
+        self._last_call = 0.0
+        self._failed_starts = 0
+        self._learned: int | None = None
+        self._idle_timer = False
+        self._following = False
+        self._braked = ""
+
+    # --- from any thread
+
+    def post(self, work: Callable[[], None]) -> None:
+        """Have it done in the loop's thread."""
+        self._loop.post(work)
+
+    def ask(self, work: Callable[[], object]) -> object:
+        """Have it done in the loop's thread, and wait."""
+        return self._loop.ask(work)
+
+    def submit(self, call: Call) -> None:
+        """A call to be served."""
+        self._loop.post(lambda: self._enqueue(call))
+
+    def limit(self) -> int:
+        """How many of its calls this machine could run at once, with nothing else on it."""
+        by_cpu = int(LEDGER.capacity().cpus / (self.options.cpus[0] or 1.0))
+        by_memory = total_memory() // (self.options.memory[0] or 1)
+        return max(1, min(by_cpu, by_memory))
+
+    def stats(self) -> Stats:
+        """Its state now."""
+        found = self._loop.ask(self._stats)
+        assert isinstance(found, Stats)
+        return found
+
+    # --- calls
+
+    def _enqueue(self, call: Call) -> None:
+        if self.closed:
+            call.finish(error=Cancelled(f"{call.name}: its pool was closed before it began"))
+            call.settle(None)
+            return
+        self._last_call = time.monotonic()
+        self._backlog.append(call)
+        self.step()
+
+    def step(self) -> None:
+        """Give calls to containers, and see to it that there are as many of these as there should be."""
+        room = None
+        while self._backlog and self._ready:
+            if room is None:
+                room = self._room()
+            if room <= 0 or (self.most is not None and self._busy() >= self.most):
+                break
+            room -= 1
+            self._assign(self._ready.popleft(), self._backlog.popleft())
+        self._resize(room)
+
+    def _room(self) -> int:
+        """How many more calls may begin."""
+        now = LEDGER.capacity()
+        if now.brake != self._braked:
+            self._braked = now.brake
+            self.note("brake", now.brake or "released")
+        memory = self.options.memory[0] or 0
+        cpus = self.options.cpus[0] or 0.0
+        return scaling.room(now, LEDGER.running, LEDGER.cpus, LEDGER.memory, cpus, memory)
+
+    def _busy(self) -> int:
+        return sum(worker.state == "busy" for worker in self._workers)
+
+    def _assign(self, worker: Worker, call: Call) -> None:
+        worker.state, worker.call, call.worker = "busy", call, worker
+        worker.served += 1
+        call.tries += 1
+        LEDGER.begin(worker, worker.cpus or 0.0, self.options.memory[0] or 0)
+        try:
+            wanted = call.memory or self._learned
+            if wanted and worker.memory and wanted > worker.memory:
+                self._set_memory(worker, wanted, "what was learned of earlier calls")
+            assert call.parcel is not None
+            if call.function.key not in worker.known:
+                self._zygotes.introduce(worker, call.function)
+            worker.send(call.parcel)
+        except (Error, OSError) as error:
+            worker.trouble = str(error)
+            worker.end()
+            return
+        if call.options.timeout is not None:
+            worker.timer = self._loop.after(call.options.timeout, lambda: self._expire(worker, call))
+        if self.options.follows and not self._following:
+            self._following = True
+            self._loop.after(_FOLLOW, self._follow)
+
+    def _expire(self, worker: Worker, call: Call) -> None:
+        if worker.call is call and worker.state == "busy":
+            worker.timed_out = True
+            worker.end()
+
+    def cancel(self, call: Call) -> bool:
+        """End a call."""
+        if call.future.done():
+            return False
+        if call in self._backlog:
+            self._backlog.remove(call)
+            call.settle(None)
+        call.finish(error=cancelled(call))
+        if call.worker is not None:
+            call.worker.end()
+        return True
+
+    def drop(self, call: Call) -> None:
+        """As `cancel`, for one whose caller has gone."""
+        self.cancel(call)
+
+    def resume(self, call: Call) -> None:
+        """Its items are wanted again."""
+        if call.worker is not None and call.worker.state == "busy":
+            call.worker.pause_reading(False)
+
+    def usage_of(self, call: Call) -> Usage | None:
+        """What the container of a call has used, where that lives on."""
+        from corten.engine.result import Usage
+
+        worker = call.worker
+        if worker is None or worker.state == "over":
+            return None
+        now = worker.container.stats()
+        return Usage(now.cpu_seconds or 0.0, now.throttled_seconds, now.memory_peak, now.memory_limit,
+                     now.io_read_bytes, now.io_write_bytes, now.pids_peak)  # fmt: skip
+
+    # --- what workers say
+
+    def on_ready(self, worker: Worker) -> None:
+        """A container is ready for its (next) call."""
+        self._failed_starts = 0
+        worker.idle_since = time.monotonic()
+        self._ready.append(worker)
+        self.step()
+
+    def on_message(self, worker: Worker, message: Message) -> None:
+        """A container sends something about its call."""
+        call = worker.call
+        if call is None or worker.state != "busy" or message.call != call.number:
+            if worker.state == "busy":
+                worker.trouble = "its process in the container broke the protocol: it answers what nobody asked"
+                worker.end()
+            return
+        try:
+            if message.kind == b"Y":
+                if not call.take_item(self._loaded(message)) and call.options.generator:
+                    worker.pause_reading(True)
+                return
+            if message.kind == b"R":
+                self._conclude(worker, call, self._loaded(message), None)
+            elif message.kind == b"E":
+                self._conclude(worker, call, call.collected(), None)
+            elif message.kind == b"X":
+                self._conclude(worker, call, None, self._exception(call, message))
+            else:
+                raise Error("its process in the container broke the protocol")
+        except Error as error:
+            self._conclude(worker, call, None, error)
+
+    def _loaded(self, message: Message) -> Any:
+        return safe.load(message, self.options.trusted, self.options.returns)
+
+    def _exception(self, call: Call, message: Message) -> BaseException:
+        kind, error = safe.load_exception(message)
+        if kind == "unpicklable":
+            return InvalidInput(f"{call.name}: {error}").with_traceback(None)
+        return error
+
+    def _conclude(self, worker: Worker, call: Call, value: Any, error: BaseException | None) -> None:
+        """The call is over, and its container is well."""
+        worker.drain()
+        self._release(worker)
+        failed = error is not None and not isinstance(error, InvalidInput)
+        again = failed and self._again(call, f"{type(error).__name__}: {error}")
+        if again or not self.options.reuse:
+            if not again:
+                self._finish(call, value, error)
+            worker.end()
+            self.step()
+            return
+        worker.call = None
+        self._finish(call, value, error)
+        call.settle(None)
+        worker.state = "ready"
+        self.on_ready(worker)
+
+    def _finish(self, call: Call, value: Any, error: BaseException | None) -> None:
+        if error is None:
+            self.done += 1
+        else:
+            self.failed += 1
+        call.finish(value, error)
+
+    def _release(self, worker: Worker) -> None:
+        LEDGER.end(worker)
+        if worker.timer is not None:
+            worker.timer.cancel()
+            worker.timer = None
+
+    def _again(self, call: Call, why: str) -> bool:
+        """Try it once more, if that was asked for."""
+        if call.tries > call.options.retries or call.future.done() or self.closed:
+            return False
+        self.note("retry", f"{call.name}, try {call.tries + 1} of {call.options.retries + 1}: {why}")
+        call.worker = None
+        self._backlog.appendleft(call)
+        return True
+
+    def on_over(self, worker: Worker) -> None:
+        """A container is gone."""
+        self._release(worker)
+        self._workers.discard(worker)
+        worker.zygote.workers.pop(worker.number, None)
+        if worker in self._ready:
+            self._ready.remove(worker)
+        call, worker.call = worker.call, None
+        result, error = _outcome(worker, call)
+        if call is not None:
+            self._learn(call, result)
+            if not call.future.done() and call.worker is worker:
+                self._failed_in(worker, call, error)
+            if call.worker in (worker, None) and call.future.done():
+                call.settle(result)
+        elif not worker.served:
+            self._never_ready(worker, error)
+        self.step()
+
+    def _failed_in(self, worker: Worker, call: Call, error: Error) -> None:
+        if isinstance(error, OutOfMemory) and self.options.memory_auto and self._more_memory(call, worker):
+            return
+        if not self._again(call, str(error)):
+            self._finish(call, None, error)
+
+    def _never_ready(self, worker: Worker, error: Error) -> None:
+        """A container that was no use to anybody: if that goes on, those who wait must hear of it."""
+        if worker.zygote.gone or worker.zygote.failed:
+            return  # made again, with another zygote; or that has said why it failed
+        if not worker.trouble and worker.retired:
+            return
+        self._failed_starts += 1
+        if self._failed_starts >= _TRIES_TO_START or isinstance(error, InvalidInput):
+            self.fail_all(lost_reason := worker.trouble or str(error))
+            self.note("start", f"failed: {lost_reason}")
+            self._failed_starts = 0
+
+    def fail_all(self, why: str) -> None:
+        """No container can be had: every call that waits fails."""
+        while self._backlog:
+            call = self._backlog.popleft()
+            self._finish(call, None, lost(call, why))
+            call.settle(None)
+
+    # --- memory that follows what calls need
+
+    def _learn(self, call: Call, result: Result | None) -> None:
+        if not self.options.memory_auto or result is None or not result.usage.memory_peak or result.oom_killed:
+            return
+        wanted = min(int(result.usage.memory_peak * _HEADROOM) + (16 << 20), self.options.memory[1] or 1 << 62)
+        if wanted > (self._learned or 0) and wanted > (self.options.memory[0] or 0):
+            self._learned = wanted
+            used = size_words(result.usage.memory_peak)
+            self.note("learn", f"{call.name} used {used}: later calls get {size_words(wanted)}")
+
+    def _more_memory(self, call: Call, worker: Worker) -> bool:
+        """Try a call that ran out of memory with twice as much, up to the bound."""
+        had = worker.memory or 0
+        wanted = min(had * 2, self.options.memory[1] or had)
+        if wanted <= had:
+            return False
+        call.memory = wanted
+        self._learned = max(self._learned or 0, wanted)
+        self.note("retry", f"{call.name} ran out of {size_words(had)}: again with {size_words(wanted)}")
+        call.worker = None
+        self._backlog.appendleft(call)
+        return True
+
+    def _set_memory(self, worker: Worker, size: int, why: str) -> None:
+        worker.container.update(memory=size)
+        change = f"from {size_words(worker.memory or 0)} to {size_words(size)}"
+        self.note("resize", f"memory of {worker.container.id} {change}: {why}")
+        worker.memory = size
+
+    def update(self, call: Call, memory: int | str | None, cpus: float | str | None) -> None:
+        """Change the limits of a call that runs."""
+        worker = call.worker
+        if worker is None or worker.state != "busy":
+            raise Error(f"{call!r}: only a call that runs can be resized")
+        worker.container.update(memory=memory, cpus=cpus)
+        self.note("resize", f"{worker.container.id} by its caller: memory {memory}, cpus {cpus}")
+
+    def _follow(self) -> None:
+        """Let the limits of running calls follow their load inside the bounds that were given."""
+        self._following = False
+        for worker in [one for one in self._workers if one.state == "busy"]:
+            try:
+                self._follow_one(worker)
+            except (Error, OSError):
+                continue  # it has just ended
+        if self._busy() and not self._following:
+            self._following = True
+            self._loop.after(_FOLLOW, self._follow)
+
+    def _follow_one(self, worker: Worker) -> None:
+        now = worker.container.stats()
+        most = self.options.memory[1]
+        used = now.memory_working_set or 0
+        if most and worker.memory and worker.memory < most and used > worker.memory * 0.75:
+            self._set_memory(worker, min(most, worker.memory * 2), f"it uses {size_words(used)}")
+        upper = self.options.cpus[1]
+        throttled, worker.throttled = worker.throttled, now.throttled_seconds or 0.0
+        if upper and worker.cpus and worker.cpus < upper and worker.throttled - throttled > _FOLLOW / 4:
+            wanted = min(upper, worker.cpus * 2)
+            if LEDGER.capacity().cpus - LEDGER.cpus >= wanted - worker.cpus:
+                worker.container.update(cpus=wanted)
+                change = f"from {worker.cpus:g} to {wanted:g}"
+                self.note("resize", f"CPUs of {worker.container.id} {change}: it was throttled")
+                LEDGER.end(worker)
+                worker.cpus = wanted
+                LEDGER.begin(worker, wanted, self.options.memory[0] or 0)
+
+    # --- its size
+
+    def note(self, what: str, reason: str) -> None:
+        """Write down a decision."""
+        self.events.append(Event(time.time(), what, reason))
+
+    def active(self) -> bool:
+        """Whether there was a call within the idle time."""
+        return bool(self._backlog) or self._busy() > 0 or time.monotonic() - self._last_call < self.idle
+
+    def _view(self, room: int | None) -> scaling.View:
+        states = [worker.state for worker in self._workers]
+        limit = self.limit()
+        return scaling.View(
+            backlog=len(self._backlog),
+            busy=states.count("busy"),
+            ready=states.count("ready"),
+            making=states.count("making") + states.count("entering"),
+            fresh=not self.options.reuse,
+            least=self.least,
+            most=self.most if self.most is not None else max(limit, self.least),
+            room=self._room() if room is None else room,
+            active=self._last_call > 0 and self.active() and not self.closed,
+            limit=limit,
+        )
+
+    def _resize(self, room: int | None) -> None:
+        if self.closed:
+            return
+        decision = scaling.decide(self._view(room))
+        for _ in range(decision.start):
+            if not self._start():
+                return
+        if decision.start:
+            self.note("start", f"{decision.start}: {decision.reason}")
+        for _ in range(decision.retire):
+            worker = self._ready.popleft()
+            worker.retired = True
+            worker.end()
+        if decision.retire:
+            self.note("retire", f"{decision.retire}: {decision.reason}")
+        if self._workers and not self._idle_timer:
+            self._idle_timer = True
+            self._loop.after(self.idle / 2 + 0.01, self._look_again)
+
+    def _look_again(self) -> None:
+        self._idle_timer = False
+        self.step()
+
+    def _start(self) -> bool:
+        try:
+            if self._zygote is None or self._zygote.gone:
+                self._zygote = self._zygotes.get(self._zygote_kind, self)
+            zygote = self._zygote
+            worker = Worker(self._loop, next(_numbers), self.kind, zygote, self)
+        except (Error, OSError) as error:
+            self.fail_all(str(error))
+            return False
+        zygote.workers[worker.number] = worker.on_answer
+        self._workers.add(worker)
+        return True
+
+    def on_zygote_lost(self, zygote: Zygote, why: str) -> None:
+        """Its zygote has ended, or could not load what it should. Containers that it was to fork into are no use."""
+        if self._zygote is zygote:
+            self._zygote = None
+        for worker in [one for one in self._workers if one.zygote is zygote and one.state in ("making", "entering")]:
+            worker.retired = True
+            worker.end()
+        if why:
+            self.fail_all(why)
+        else:
+            self.note("zygote", "it has ended: another one is started")
+        self.step()
+
+    def _stats(self) -> Stats:
+        view = self._view(0)
+        return Stats(view.backlog, view.busy, view.ready, view.making, self.done, self.failed)
+
+    def resize(self, least: int, most: int | None) -> None:
+        """Other bounds."""
+        self.least, self.most = least, most
+        self.note("resize", f"the pool: at least {least}, at most {'what the machine has' if most is None else most}")
+        self.step()
+
+    def close(self) -> None:
+        """No more calls: those that wait are cancelled, those that run are killed."""
+        self.closed = True
+        while self._backlog:
+            call = self._backlog.popleft()
+            self._finish(call, None, Cancelled(f"{call.name}: its pool was closed before it began"))
+            call.settle(None)
+        for worker in list(self._workers):
+            if worker.call is not None:
+                worker.call.finish(error=Cancelled(f"{worker.call.name}: its pool was closed while it ran"))
+            worker.retired = True
+            worker.end()
+        self._ready.clear()
+
+    def empty(self) -> bool:
+        """Whether nothing of it is left."""
+        return not self._workers
+
+    def busy_or_waiting(self) -> int:
+        """Calls that are not done."""
+        return len(self._backlog) + self._busy()
+
+
+LEDGER = Ledger(capacity)
+
+
+def _outcome(worker: Worker, call: Call | None) -> tuple[Result | None, Error]:
+    """How a container ended: its result, and the error that it is for a call that had no answer."""
+    name = call.name if call is not None else "container"
+    try:
+        result = worker.result(call.options.timeout if call is not None else None)
+    except Error as error:
+        return None, error
+    if worker.trouble:
+        return result, Error(f"{name}: {worker.trouble}")
+    kinds = OutOfMemory if result.oom_killed else None
+    if kinds is None and not worker.timed_out and result.signal:
+        return result, Killed(f"{name}: {result.reason}", result)
+    try:
+        result.check()
+    except ContainerFailed as error:
+        return result, type(error)(f"{name}: {result.reason}", result)
+    return result, ContainerFailed(f"{name}: {result.reason} before it was done", result)

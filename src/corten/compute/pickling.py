@@ -1,0 +1,202 @@
+"""Functions and arguments on their way into a container.
+
+Rule 1: a function of an installed package goes by name; one of the caller's own program (`__main__`, a notebook, a
+        module that is not installed) goes by value, for its file need not be visible inside. cloudpickle does both.
+Rule 2: what cannot be pickled is named, before anything is started.
+"""
+
+from __future__ import annotations
+
+import dis
+import hashlib
+import os
+import sys
+import sysconfig
+import threading
+import types
+
+from corten.compute.inside import wire, work
+from corten.errors import InvalidInput
+from corten.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+_by_value = threading.Lock()
+_MOST_MODULES = 200
+
+
+class PackedFunction(Record):
+    """A function pickled. key: by its content; by_value: it holds byte code of this very version of Python;
+    modules: installed ones that it uses, by their full names; file: of its source, for tracebacks."""
+
+    key: str
+    name: str
+    data: bytes
+    by_value: bool
+    modules: tuple[str, ...]
+    file: str = ""
+
+
+def pack_function(function: Callable[..., Any]) -> PackedFunction:
+    """Pickle a function. `InvalidInput` naming the part that cannot be."""
+    import cloudpickle
+
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    module = sys.modules.get(getattr(function, "__module__", "") or "")
+    own = module is not None and module.__name__ != "__main__" and not installed(module)
+    with _by_value:
+        if own:
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            data: bytes = cloudpickle.dumps((function, _file(function)), protocol=4)
+        except Exception as error:
+            raise InvalidInput(f"{name} cannot be pickled: {_culprit_of(function, name)}: {error}") from error
+        finally:
+            if own:
+                cloudpickle.unregister_pickle_by_value(module)
+    key = hashlib.sha256(data).hexdigest()[:32]
+    by_value = module is None or own or module.__name__ == "__main__" or "<locals>" in name or "<lambda>" in name
+    return PackedFunction(key, name, data, by_value, tuple(sorted(used_modules(function))), _file(function))
+
+
+def _file(function: Callable[..., Any]) -> str:
+    """The file of its source: cloudpickle leaves that out, and tracebacks want it."""
+    return str(getattr(getattr(function, "__code__", None), "co_filename", ""))
+
+
+def pack_arguments(
+    name: str, key: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[bytes, list[memoryview]]:
+    """Arguments pickled, big buffers apart. `InvalidInput` naming the argument, and the part of it, that cannot be."""
+    import pickle
+
+    import cloudpickle
+
+    try:
+        return wire.dump((key, args, kwargs), pickle.dumps)
+    except Exception:  # lambdas and classes of __main__ are beyond pickle
+        try:
+            return wire.dump((key, args, kwargs), cloudpickle.dumps)
+        except Exception as error:
+            named = {**{f"argument {at + 1}": value for at, value in enumerate(args)}, **kwargs}
+            found = (work.culprit(value, what) for what, value in named.items() if not _picklable(value))
+            where = next(found, "arguments")
+            raise InvalidInput(f"{name}: cannot pickle {where}: {error}") from error
+
+
+def _picklable(value: Any) -> bool:
+    import cloudpickle
+
+    try:
+        cloudpickle.dumps(value)
+    except Exception:
+        return False
+    return True
+
+
+def _culprit_of(function: Callable[..., Any], name: str) -> str:
+    for what, value in _referenced(function):
+        if not isinstance(value, types.ModuleType) and not _picklable(value):
+            return work.culprit(value, what)
+    return name
+
+
+# --- which modules a function will want
+
+
+def installed(module: types.ModuleType) -> bool:
+    """Whether a module comes with Python or from an installed distribution, and not from the caller's own program."""
+    if module.__name__.partition(".")[0] in sys.stdlib_module_names:
+        return True
+    file = getattr(module, "__file__", None)
+    if file is None:
+        paths = list(getattr(module, "__path__", ()))
+        file = paths[0] if paths else None
+    if file is None:
+        return module.__name__ in sys.builtin_module_names
+    return any(os.path.abspath(file).startswith(place + os.sep) for place in _places())
+
+
+def _places() -> set[str]:
+    return {os.path.abspath(sysconfig.get_path(kind)) for kind in ("purelib", "platlib", "stdlib", "platstdlib")} | {
+        os.path.abspath(path) for path in sys.path if path.endswith(("site-packages", "dist-packages"))
+    }
+
+
+def used_modules(function: Callable[..., Any]) -> set[str]:
+    """Names of installed modules that a function's code refers to, or imports when it runs; functions of the caller's
+    own program that it calls are followed."""
+    found: set[str] = set()
+    seen: set[int] = set()
+    ahead: list[Any] = [function]
+    while ahead and len(found) < _MOST_MODULES:
+        one = ahead.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        for _, value in _referenced(one):
+            home = getattr(value, "__module__", None) or ""
+            module = value if isinstance(value, types.ModuleType) else sys.modules.get(home)
+            if module is None or module.__name__ in ("__main__", "builtins"):
+                ahead += [value] if callable(value) else []
+            elif installed(module):
+                found.add(module.__name__)
+            elif callable(value):
+                ahead.append(value)
+        code = getattr(one, "__code__", None)
+        if code is not None:
+            found |= {name for name in _imports(code) if _is_installed(name)}
+    return {name for name in found if name.partition(".")[0] not in ("corten", "__main__", "builtins")}
+
+
+def _referenced(function: Any) -> list[tuple[str, Any]]:
+    """(name, value) of the globals and closed-over variables that a function's code names; of a class, its methods."""
+    function = getattr(function, "__func__", function)
+    if isinstance(function, type):
+        return [(key, value) for key, value in vars(function).items() if callable(value)]
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return []
+    names = {name for one in _codes(code) for name in one.co_names}
+    found = [(name, function.__globals__[name]) for name in sorted(names) if name in function.__globals__]
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            found.append((name, cell.cell_contents))
+        except ValueError:
+            continue  # not bound yet
+    return found
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _codes(constant)
+
+
+def _imports(code: types.CodeType) -> set[str]:
+    return {
+        str(step.argval)
+        for one in _codes(code)
+        for step in dis.get_instructions(one)
+        if step.opname == "IMPORT_NAME" and step.argval
+    }
+
+
+def _is_installed(name: str) -> bool:
+    if name in sys.modules:
+        return installed(sys.modules[name])
+    import importlib.util
+
+    try:
+        spec = importlib.util.find_spec(name.partition(".")[0])
+    except (ImportError, ValueError):
+        return False
+    if spec is None:
+        return False
+    origin = spec.origin or next(iter(spec.submodule_search_locations or ()), "")
+    top = name.partition(".")[0]
+    return top in sys.stdlib_module_names or any(origin.startswith(place + os.sep) for place in _places())
