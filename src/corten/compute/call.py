@@ -6,7 +6,7 @@ import itertools
 import threading
 from concurrent.futures import Future
 
-from corten.errors import Cancelled, Error
+from corten.errors import Cancelled, Error, InvalidInput
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class Call:
         self.function = function
         self.options = call
         self.memory: int | None = None
+        self.by_value = False
         self.worker: Worker | None = None
         self.future: Future[Any] = Future()
         self._lane = lane
@@ -259,8 +260,10 @@ def cancelled(call: Call) -> Cancelled:
     return Cancelled(f"{call.name} was cancelled")
 
 
-def lost(call: Call, why: str) -> Error:
+def lost(call: Call, why: Error) -> Error:
     """The error of a call whose container could not be made."""
+    if isinstance(why, InvalidInput):
+        return InvalidInput(f"{call.name}: {why}")
     return Error(f"{call.name}: its container could not be made: {why}")
 
 

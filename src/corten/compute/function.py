@@ -143,7 +143,7 @@ class Function(Generic[P, R]):
         """The lane of its calls, opened at the first one."""
         with self._lock:
             if self._packed is None:
-                self._packed = pack_function(self._function)
+                self._packed = pack_function(self._function, with_source=self.options.run.image != "host")
             own = lanes()
             if self._lane is None or self._lane.closed or self._lane_owner is not own:
                 self._lane = own.open(self.name, self.options, (self._packed,))
@@ -167,10 +167,11 @@ def start(
 ) -> Call:
     """Make a call of it and put it into the lane."""
     options = lane.options
-    payload, buffers = pack_arguments(function.name, function.key, args, kwargs)
+    payload, buffers, by_value = pack_arguments(function.name, function.key, args, kwargs)
     forward = (_to("stdout"), _to("stderr")) if options.stream else (None, None)
     call = Call(lane, function, None, CallOptions(options.timeout, options.retries, generator, forward))
     call.parcel = wire.Parcel(b"C", call.number, payload, buffers)
+    call.by_value = by_value
     lane.submit(call)
     return call
 

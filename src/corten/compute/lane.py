@@ -16,7 +16,7 @@ from corten.compute import safe, scaling
 from corten.compute.call import Call, cancelled, lost
 from corten.compute.capacity import capacity, total_memory
 from corten.compute.ledger import Ledger
-from corten.compute.worker import Worker
+from corten.compute.worker import Kind, Worker
 from corten.compute.zygotes import Zygote
 from corten.engine.result import Result, size_words
 from corten.errors import Cancelled, ContainerFailed, Error, InvalidInput, Killed, OutOfMemory
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from corten.compute.loop import Loop
     from corten.compute.options import FunctionOptions
     from corten.compute.pickling import PackedFunction
-    from corten.compute.worker import Kind
     from corten.compute.zygotes import Kind as ZygoteKind
     from corten.engine.result import Usage
 
@@ -62,21 +61,30 @@ class Stats(Record):
     failed: int
 
 
+class Home(Record):
+    """Where the containers of a lane come from: the zygote that forks into them, and what they have in common."""
+
+    zygote: Zygote
+    kind: Kind
+
+
 class Lane:
     """See the module. name: for people; most: containers with a call at once, None for what the machine has."""
 
     def __init__(
-        self, loop: Loop, zygotes: Zygotes, name: str, options: FunctionOptions, kind: Kind, zygote_kind: ZygoteKind,
+        self, loop: Loop, zygotes: Zygotes, name: str, options: FunctionOptions, zygote_kind: ZygoteKind,
         least: int = 0, most: int | None = None, idle: float = 30.0,
     ) -> None:  # fmt: skip
-        self.name, self.options, self.kind = name, options, kind
+        self.name, self.options = name, options
         self.least, self.most, self.idle = least, most, idle
         self.events: deque[Event] = deque(maxlen=1000)
         self.done = self.failed = 0
         self.closed = False
         self.functions: tuple[PackedFunction, ...] = ()
-        self._loop, self._zygotes, self._zygote_kind = loop, zygotes, zygote_kind
-        self._zygote: Zygote | None = None
+        self.bare_kind: Kind | None = None
+        self._loop, self._zygotes, self.zygote_kind = loop, zygotes, zygote_kind
+        self.home: Home | None = None
+        self.preparing = False
         self._backlog: deque[Call] = deque()
         self._workers: set[Worker] = set()
         self._ready: deque[Worker] = deque()
@@ -159,6 +167,8 @@ class Lane:
             if wanted and worker.memory and wanted > worker.memory:
                 self._set_memory(worker, wanted, "what was learned of earlier calls")
             assert call.parcel is not None
+            if call.by_value and not worker.zygote.same_python:
+                raise InvalidInput(f"{call.name}: its arguments hold byte code, and the image has another Python")
             if call.function.key not in worker.known:
                 self._zygotes.introduce(worker, call.function)
             worker.send(call.parcel)
@@ -324,11 +334,11 @@ class Lane:
             return
         self._failed_starts += 1
         if self._failed_starts >= _TRIES_TO_START or isinstance(error, InvalidInput):
-            self.fail_all(lost_reason := worker.trouble or str(error))
-            self.note("start", f"failed: {lost_reason}")
+            self.fail_all(Error(worker.trouble) if worker.trouble else error)
+            self.note("start", f"failed: {worker.trouble or error}")
             self._failed_starts = 0
 
-    def fail_all(self, why: str) -> None:
+    def fail_all(self, why: Error) -> None:
         """No container can be had: every call that waits fails."""
         while self._backlog:
             call = self._backlog.popleft()
@@ -454,21 +464,26 @@ class Lane:
 
     def _start(self) -> bool:
         try:
-            if self._zygote is None or self._zygote.gone:
-                self._zygote = self._zygotes.get(self._zygote_kind, self)
-            zygote = self._zygote
-            worker = Worker(self._loop, next(_numbers), self.kind, zygote, self)
-        except (Error, OSError) as error:
-            self.fail_all(str(error))
+            if self.home is None or self.home.zygote.gone:
+                self.home = self._zygotes.home_of(self)
+            if self.home is None:
+                return False  # it is being made; `step` is called when it is there
+            zygote = self.home.zygote
+            worker = Worker(self._loop, next(_numbers), self.home.kind, zygote, self)
+        except Error as error:
+            self.fail_all(error)
+            return False
+        except OSError as error:  # no more descriptors, say
+            self.fail_all(Error(str(error)))
             return False
         zygote.workers[worker.number] = worker.on_answer
         self._workers.add(worker)
         return True
 
-    def on_zygote_lost(self, zygote: Zygote, why: str) -> None:
+    def on_zygote_lost(self, zygote: Zygote, why: Error | None) -> None:
         """Its zygote has ended, or could not load what it should. Containers that it was to fork into are no use."""
-        if self._zygote is zygote:
-            self._zygote = None
+        if self.home is not None and self.home.zygote is zygote:
+            self.home = None
         for worker in [one for one in self._workers if one.zygote is zygote and one.state in ("making", "entering")]:
             worker.retired = True
             worker.end()

@@ -30,7 +30,8 @@ _MOST_MODULES = 200
 
 class PackedFunction(Record):
     """A function pickled. key: by its content; by_value: it holds byte code of this very version of Python;
-    modules: installed ones that it uses, by their full names; file: of its source, for tracebacks."""
+    modules: installed ones that it uses, by their full names; file: of its source, for tracebacks; source: the function
+    as source, for another Python, empty where there is none, and `source_trouble` says why."""
 
     key: str
     name: str
@@ -38,10 +39,12 @@ class PackedFunction(Record):
     by_value: bool
     modules: tuple[str, ...]
     file: str = ""
+    source: bytes = b""
+    source_trouble: str = ""
 
 
-def pack_function(function: Callable[..., Any]) -> PackedFunction:
-    """Pickle a function. `InvalidInput` naming the part that cannot be."""
+def pack_function(function: Callable[..., Any], with_source: bool = False) -> PackedFunction:
+    """Pickle a function; with_source: also as source. `InvalidInput` naming the part that cannot be."""
     import cloudpickle
 
     name = getattr(function, "__qualname__", type(function).__qualname__)
@@ -59,7 +62,15 @@ def pack_function(function: Callable[..., Any]) -> PackedFunction:
                 cloudpickle.unregister_pickle_by_value(module)
     key = hashlib.sha256(data).hexdigest()[:32]
     by_value = module is None or own or module.__name__ == "__main__" or "<locals>" in name or "<lambda>" in name
-    return PackedFunction(key, name, data, by_value, tuple(sorted(used_modules(function))), _file(function))
+    packed = PackedFunction(key, name, data, by_value, tuple(sorted(used_modules(function))), _file(function))
+    if not with_source:
+        return packed
+    from corten.compute.sources import NoSource, pack_source
+
+    try:
+        return packed.replace(source=pack_source(function))
+    except NoSource as trouble:
+        return packed.replace(source_trouble=str(trouble))
 
 
 def _file(function: Callable[..., Any]) -> str:
@@ -69,17 +80,18 @@ def _file(function: Callable[..., Any]) -> str:
 
 def pack_arguments(
     name: str, key: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[bytes, list[memoryview]]:
-    """Arguments pickled, big buffers apart. `InvalidInput` naming the argument, and the part of it, that cannot be."""
+) -> tuple[bytes, list[memoryview], bool]:
+    """Arguments pickled, big buffers apart, and whether they hold byte code of this Python. `InvalidInput` naming the
+    argument, and the part of it, that cannot be pickled."""
     import pickle
 
     import cloudpickle
 
     try:
-        return wire.dump((key, args, kwargs), pickle.dumps)
+        return *wire.dump((key, args, kwargs), pickle.dumps), False
     except Exception:  # lambdas and classes of __main__ are beyond pickle
         try:
-            return wire.dump((key, args, kwargs), cloudpickle.dumps)
+            return *wire.dump((key, args, kwargs), cloudpickle.dumps), True
         except Exception as error:
             named = {**{f"argument {at + 1}": value for at, value in enumerate(args)}, **kwargs}
             found = (work.culprit(value, what) for what, value in named.items() if not _picklable(value))
@@ -98,7 +110,7 @@ def _picklable(value: Any) -> bool:
 
 
 def _culprit_of(function: Callable[..., Any], name: str) -> str:
-    for what, value in _referenced(function):
+    for what, value in referenced(function):
         if not isinstance(value, types.ModuleType) and not _picklable(value):
             return work.culprit(value, what)
     return name
@@ -137,7 +149,7 @@ def used_modules(function: Callable[..., Any]) -> set[str]:
         if id(one) in seen:
             continue
         seen.add(id(one))
-        for _, value in _referenced(one):
+        for _, value in referenced(one):
             home = getattr(value, "__module__", None) or ""
             module = value if isinstance(value, types.ModuleType) else sys.modules.get(home)
             if module is None or module.__name__ in ("__main__", "builtins"):
@@ -152,7 +164,7 @@ def used_modules(function: Callable[..., Any]) -> set[str]:
     return {name for name in found if name.partition(".")[0] not in ("corten", "__main__", "builtins")}
 
 
-def _referenced(function: Any) -> list[tuple[str, Any]]:
+def referenced(function: Any) -> list[tuple[str, Any]]:
     """(name, value) of the globals and closed-over variables that a function's code names; of a class, its methods."""
     function = getattr(function, "__func__", function)
     if isinstance(function, type):

@@ -1,43 +1,43 @@
-"""A zygote from its caller's side: how it is started, what it is asked, what it answers.
+"""A zygote from its caller's side: what it is asked, what it answers.
 
-The zygote of the image `host` is a process of the host, as the spawner is: it lives where its modules lie. Its forks
-enter containers, so its executable is a sealed copy of the interpreter in memory: whatever a call does with
-/proc/self/exe, it is not the host's python (CVE-2019-5736). It is started with almost no environment and knows
-nothing of its caller's memory: what it holds, every call could read.
+Where its process lives is another matter: for root and the image `host` on the host (`zygote_bare`), otherwise in a
+container of its own (`zygote_contained`).
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import pickle
+import select
 import socket
 import struct
 import sys
 
 from corten.compute.entry import STREAMS, Entry
 from corten.compute.pickling import PackedFunction
-from corten.errors import Error, Unsupported
-from corten.linux import pidfd, signals
+from corten.errors import Error, InvalidInput
 from corten.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Protocol
 
-_ADD_SEALS, _SEALS = 1033, 0x1 | 0x2 | 0x4 | 0x8
-_MFD_EXEC = 0x10
+    class Process(Protocol):
+        """Where a zygote lives."""
+
+        def end(self) -> None: ...  # noqa: D102
+
 _BUFFER = 1 << 20
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
-_KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "OPENBLAS_CORETYPE", "TZ")
-"""Variables of the caller that reach a zygote: those that decide how libraries load. The rest may hold secrets."""
 
 
 class Kind(Record):
-    """What makes two zygotes the same. imports: that must load; likely: that load if they can."""
+    """What makes two zygotes the same. image: by name, or the options of their containers as text; contained: they have
+    containers of their own; imports: that must load; likely: that load if they can."""
 
     image: str
+    contained: bool
     imports: tuple[str, ...]
     likely: tuple[str, ...]
 
@@ -53,11 +53,13 @@ class Answer(Record):
 class Zygote:
     """One zygote. Requests may be sent at once; it answers `ready` (or `failed`) first. Used by one thread."""
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, start: Callable[[int], Process], path: list[str] | None) -> None:
+        """start: makes the process, given its end of the socket; path: where it finds modules, None: where its Python
+        does. `Error`: it cannot be started."""
         self.kind = kind
         self.ready = False
         self.failed = ""
-        self.facts: dict[str, object] = {}
+        self.facts: dict[str, list[int]] = {}
         self.functions: set[str] = set()
         self.entries: set[str] = set()
         self.gone = False
@@ -66,15 +68,12 @@ class Zygote:
         for end in (self._control, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
         try:
-            self.pid = _start(theirs.fileno())
-        except OSError as error:
+            self.process = start(theirs.fileno())
+        except BaseException:
             self._control.close()
-            raise Error(f"cannot start a zygote with {sys.executable}: {error}") from None
+            raise
         finally:
             theirs.close()
-        self.pidfd = pidfd.open_pid(self.pid)
-        cwd = os.getcwd()
-        path = [os.path.join(cwd, place) for place in sys.path]
         self._send(("setup", {"path": path, "imports": kind.imports, "likely": kind.likely}))
 
     def fileno(self) -> int:
@@ -90,21 +89,39 @@ class Zygote:
         except OSError as error:
             raise Error(f"the zygote of {self.kind.image} has ended ({error.strerror})") from None
 
+    @property
+    def same_python(self) -> bool:
+        """Whether byte code of ours runs there: the same version of Python, but for the last number."""
+        return tuple(self.facts.get("python", sys.version_info)[:2]) == sys.version_info[:2]
+
     def teach(self, function: PackedFunction) -> None:
-        """Let it know a function, if it does not yet: its forks know it, too."""
+        """Let it know a function, if it does not yet: its forks know it, too. `InvalidInput`: that cannot be."""
         if function.key in self.functions or self.gone:
             return
+        data = self.form_of(function)
         self.functions.add(function.key)
-        if len(function.data) < 1 << 17:
-            self._send(("function", function.key, function.data))
+        if len(data) < 1 << 17:
+            self._send(("function", function.key, data))
             return
         fd = os.memfd_create("corten-function", os.MFD_CLOEXEC)
         try:
             with os.fdopen(os.dup(fd), "wb") as file:
-                file.write(function.data)
+                file.write(data)
             self._send(("function", function.key, None), (fd,))
         finally:
             os.close(fd)
+
+    def form_of(self, function: PackedFunction) -> bytes:
+        """The function as its Python can take it. `InvalidInput`: it could only go as byte code of our Python."""
+        if not function.by_value or self.same_python:
+            return function.data
+        if function.source:
+            return function.source
+        theirs = ".".join(map(str, self.facts["python"][:2]))
+        raise InvalidInput(
+            f"the image has Python {theirs} and this is {sys.version_info[0]}.{sys.version_info[1]}, "
+            f"so it cannot go as byte code, and not as source either: {function.source_trouble}"
+        )
 
     def fork(
         self, number: int, key: str, entry: Entry, environment: dict[str, str], streams: tuple[int, int, int, int],
@@ -117,6 +134,13 @@ class Zygote:
             self._send(("entry", key, list(entry.operations)))
         assert len(streams) == STREAMS
         self._send(("fork", number, key, entry.pid_index, environment), (*streams, *descriptors))
+
+    def wait_ready(self, seconds: float) -> Answer:
+        """Wait for the first answer: `ready`, `failed`, `threads` or `gone`. For a thread that has time."""
+        ready, _, _ = select.select([self._control], [], [], seconds)
+        if not ready:
+            return Answer("failed", 0, f"its imports took more than {seconds:g} s")
+        return next(self.answers(), Answer("gone"))
 
     def answers(self) -> Iterator[Answer]:
         """What it has said since; `gone` at its end."""
@@ -149,14 +173,9 @@ class Zygote:
             hear(answer)
 
     def end(self) -> None:
-        """End and reap it. Its forks live on: they end with their containers."""
+        """End it. Its forks live on: they end with their containers."""
         self._control.close()
-        pidfd.send_signal(self.pidfd, signals.KILL)
-        try:
-            os.waitpid(self.pid, 0)
-        except ChildProcessError:
-            pass  # somebody who waits for any child was first
-        os.close(self.pidfd)
+        self.process.end()
 
 
 def _parsed(data: bytes) -> Answer | None:
@@ -167,57 +186,3 @@ def _parsed(data: bytes) -> Answer | None:
     if word in ("forked", "refused", "ended") and number.isascii() and number.isdigit():
         return Answer(word, int(number), text)
     return None
-
-
-def _start(control: int) -> int:
-    if not sys.executable:
-        raise Unsupported("cannot start a zygote: sys.executable is empty; run under an ordinary interpreter")
-    source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    code = f"import sys;sys.path.insert(0,{source!r});from corten.compute.inside.zygote import main;main(3)"
-    environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    environment.update(dict.fromkeys(_ONE_THREAD, "1"))
-    _keep_library(environment)
-    executable = _sealed_interpreter()
-    try:
-        return os.posix_spawn(
-            f"/proc/self/fd/{executable}",
-            [sys.executable, "-I", "-X", "utf8", "-c", code],
-            environment,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
-                (os.POSIX_SPAWN_DUP2, 0, 1),
-                (os.POSIX_SPAWN_DUP2, control, 3),
-            ],
-            setsid=True,  # Ctrl-C is for the caller
-            setsigmask=[],
-        )
-    finally:
-        os.close(executable)
-
-
-def _keep_library(environment: dict[str, str]) -> None:
-    """A shared libpython is found beside the executable by some builds; a copy in memory has no place of its own."""
-    import sysconfig
-
-    place = sysconfig.get_config_var("LIBDIR")
-    if sysconfig.get_config_var("Py_ENABLE_SHARED") and place:
-        others = environment.get("LD_LIBRARY_PATH")
-        environment["LD_LIBRARY_PATH"] = f"{place}:{others}" if others else str(place)
-
-
-def _sealed_interpreter() -> int:
-    """A copy of the interpreter that nobody can write to; its close-on-exec descriptor."""
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    try:
-        fd = os.memfd_create("corten:python", flags | _MFD_EXEC)
-    except OSError as error:
-        if error.errno != 22:  # EINVAL: a kernel that does not know the flag executes without it
-            raise
-        fd = os.memfd_create("corten:python", flags)
-    with open(os.path.realpath(sys.executable), "rb") as source:
-        size = os.fstat(source.fileno()).st_size
-        offset = 0
-        while offset < size:
-            offset += os.sendfile(fd, source.fileno(), offset, size - offset)
-    fcntl.fcntl(fd, _ADD_SEALS, _SEALS)
-    return fd

@@ -33,10 +33,11 @@ class Prepared(Record):
     not_applied: tuple[str, ...] = ()
 
 
-def prepare(options: RunOptions, held: bool = False) -> Prepared:
+def prepare(options: RunOptions, held: bool = False, within: int = 0) -> Prepared:
     """Decide everything about a container. InvalidInput, NotFound, Unsupported: it cannot be made here.
 
-    held: it runs nothing and waits to be entered (`Plan.held`).
+    held: it runs nothing and waits to be entered (`Plan.held`); within: a process of the host whose user namespace,
+    with the maps that the options ask for, it shares, and below whose PID namespace its own is made; 0 for none.
 
     Archives are unpacked and filters compiled if that has not been done before; nothing else is changed.
     """
@@ -44,6 +45,8 @@ def prepare(options: RunOptions, held: bool = False) -> Prepared:
     identity = os.urandom(6).hex()
     source = _root_source(options, place)
     spec = specs.to_spec(options, source, specs.host_facts(options), identity)
+    if within:
+        spec = _within(spec, f"/proc/{within}/ns/user")
     layout = layouts.detect()
     group, writes, not_applied = _limits(options, spec, layout, home.group_name(identity))
     directory = f"{place}/containers/{identity}"
@@ -63,8 +66,18 @@ def prepare(options: RunOptions, held: bool = False) -> Prepared:
         timeout=options.timeout,
         files=specs.files(options, spec),
         held=held,
+        below=(("pid", f"/proc/{within}/ns/pid"),) if within else (),
     )
     return Prepared(identity, compile_plan(spec, setting), options, not_applied)
+
+
+def _within(spec: Spec, user_namespace: str) -> Spec:
+    """The spec with the user namespace joined instead of made; the maps stay, for what they say of the files."""
+    assert spec.linux is not None
+    spaces = tuple(
+        space.replace(path=user_namespace) if space.type == "user" else space for space in spec.linux.namespaces
+    )
+    return spec.replace(linux=spec.linux.replace(namespaces=spaces))
 
 
 def _root_source(options: RunOptions, place: str) -> RootSource:

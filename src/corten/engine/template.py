@@ -19,8 +19,9 @@ from corten.linux.cgroup.group import Group
 class Template:
     """A container that is decided but not made. Errors: as `prepare`."""
 
-    def __init__(self, options: RunOptions, held: bool = False) -> None:
-        self.prepared = prepare(options, held)
+    def __init__(self, options: RunOptions, held: bool = False, within: int = 0) -> None:
+        """held, within: as for `prepare`."""
+        self.prepared = prepare(options, held, within)
         self._data = pickle.dumps(self.prepared.plan, pickle.HIGHEST_PROTOCOL)
 
     def container(self) -> Container:

@@ -28,6 +28,7 @@ NAMESPACES = {
 CLONE_NEWUSER = NAMESPACES["user"][0]
 
 _CLONE_PIDFD = 0x00001000
+_CLONE_PARENT = 0x00008000
 _CLONE_CLEAR_SIGHAND = 0x100000000
 _CLONE_INTO_CGROUP = 0x200000000
 _SIGCHLD = 17
@@ -49,7 +50,9 @@ def clone3(flags: int, cgroup_fd: int | None = None) -> Clone:
     flags |= _CLONE_PIDFD | _CLONE_CLEAR_SIGHAND
     if cgroup_fd is not None:
         flags |= _CLONE_INTO_CGROUP
-    args = syscalls.words(flags, ctypes.addressof(pidfd), 0, 0, _SIGCHLD, 0, 0, 0, 0, 0, cgroup_fd or 0)
+    # With CLONE_PARENT the child has the signal of the process between, and none may be named (clone(2), EINVAL).
+    exit_signal = 0 if flags & _CLONE_PARENT else _SIGCHLD
+    args = syscalls.words(flags, ctypes.addressof(pidfd), 0, 0, exit_signal, 0, 0, 0, 0, 0, cgroup_fd or 0)
     pid = syscalls.call("clone3", args, ctypes.sizeof(args))
     return Clone(pid, pidfd.value)
 

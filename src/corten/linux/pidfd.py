@@ -17,3 +17,9 @@ def send_signal(pidfd: int, number: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def pid_of(pidfd: int) -> int:
+    """The number of the process in our own PID namespace: 0 if it is not in there, -1 if it was reaped (proc(5))."""
+    with open(f"/proc/self/fdinfo/{pidfd}") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))

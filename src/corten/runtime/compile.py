@@ -60,7 +60,8 @@ class Setting(Record):
     detached: the container outlives its launcher (OCI `create`): directory and group are claimed and removed by others,
     namespaces are joined by the clone, and the filter is loaded after all waiting; keyring: name of the new one, "" for
     none; pivot: by pivot_root, else by moving the root (OCI `--no-pivot`); entering, before_pivot: steps to add where
-    the child is still the host's (its /proc is there) and when the root is filled. held: see `Plan.held`.
+    the child is still the host's (its /proc is there) and when the root is filled. held: see `Plan.held`;
+    below: (kind, path) of namespaces that the clone's new ones are to be children of.
     """
 
     directory: str
@@ -83,6 +84,7 @@ class Setting(Record):
     entering: tuple[Step, ...] = ()
     before_pivot: tuple[Step, ...] = ()
     held: bool = False
+    below: tuple[tuple[str, str], ...] = ()
 
 
 def compile_plan(spec: Spec, setting: Setting) -> Plan:
@@ -114,7 +116,7 @@ def compile_plan(spec: Spec, setting: Setting) -> Plan:
     opening = tuple(step for step in inside if isinstance(step, (mounting.OpenTree, root.OpenLayers)))
     inside = tuple(step for step in inside if step not in opening)
     return Plan(
-        host=(*_prepare(linux, setting, new, joined), *opening),
+        host=(*_prepare(linux, setting, (*joined, *setting.below)), *opening),
         # A cgroup namespace is rooted where its maker stands, and offsets are set before anybody is in: by steps.
         namespaces=tuple(k for k in new if k != "cgroup" and not (k == "time" and linux.time_offsets)),
         uid_maps=linux.uid_mappings,
@@ -127,12 +129,12 @@ def compile_plan(spec: Spec, setting: Setting) -> Plan:
         timeout=setting.timeout,
         group=setting.group,
         keep_fds=setting.keep_fds,
-        joined=joined if by_clone else (),
+        joined=(*joined, *setting.below) if by_clone else (),
         held=setting.held,
     )
 
 
-def _prepare(linux: Linux, setting: Setting, new: tuple[str, ...], joined: tuple[tuple[str, str], ...]) -> list[Step]:
+def _prepare(linux: Linux, setting: Setting, joined: tuple[tuple[str, str], ...]) -> list[Step]:
     steps: list[Step] = []
     if setting.name_file:
         what = "the name " + setting.name_file.rpartition("/")[2]
@@ -145,7 +147,7 @@ def _prepare(linux: Linux, setting: Setting, new: tuple[str, ...], joined: tuple
     if not setting.detached:
         steps += [namespaces.OpenNamespace(kind, path) for kind, path in joined]
     if setting.overlay and setting.overlay.layer:
-        owner = [to_host(_first(maps), maps) or 0 if "user" in new and setting.privileged else 0
+        owner = [to_host(_first(maps), maps) or 0 if maps and setting.privileged else 0
                  for maps in (linux.uid_mappings, linux.gid_mappings)]  # fmt: skip
         names = tuple(below.name for below in setting.overlay.below)
         steps.append(layer.MakeLayer(setting.overlay.layer, owner[0], owner[1], names))
@@ -197,7 +199,8 @@ def _enter(
     if "user" in new:
         steps.append(identity.BecomeMappedRoot(_first(linux.uid_mappings), _first(linux.gid_mappings)))
     elif any(kind == "user" for kind, _ in joined):
-        steps.append(identity.BecomeMappedRoot(0, 0))
+        ids = (_first(maps) if maps else 0 for maps in (linux.uid_mappings, linux.gid_mappings))
+        steps.append(identity.BecomeMappedRoot(*ids))
     if "cgroup" in new:
         steps.append(namespaces.NewCgroupNamespace())
     if setting.keyring:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from corten.errors import Error, KernelError
-from corten.linux import clone, pidfd, process, syscalls
+from corten.linux import clone, pidfd, process, sockets, syscalls
 from corten.linux.clone import Clone
 from corten.records import Record
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _CLONE_PARENT = 0x8000
+_NEW_PID = clone.NAMESPACES["pid"][0]
 
 
 class Joins(Record):
@@ -37,50 +38,50 @@ def clone_into(joins: Joins, flags: int, cgroup_fd: int | None = None) -> Clone:
 
     Errors: `KernelError` naming the namespace.
     """
-    reader, writer = os.pipe()
+    ours, theirs = sockets.pair()
     between = clone.clone3(0)
     if between.pid == 0:
         try:
-            os.close(reader)
+            ours.close()
             if joins.before is not None:
                 joins.before()
             process.set_dumpable(False)
             _join(joins)
-            # exit_signal must be 0 with CLONE_PARENT: the child has that of the process between, SIGCHLD.
-            pid = _clone_sibling(flags, cgroup_fd)
-            if pid == 0:
-                os.close(writer)
-                return Clone(0, -1)
-            os.write(writer, f"{pid}".encode())
+            if flags & _NEW_PID and any(kind == "pid" for kind, _ in joins.opened):
+                # A PID namespace below the joined one can be made only by a process that is in that (clone(2), EINVAL).
+                further = clone.clone3(_CLONE_PARENT)
+                if further.pid != 0:
+                    sockets.send(theirs, b"between", (further.pidfd,))
+                    os._exit(0)
+            made = clone.clone3(flags | _CLONE_PARENT, cgroup_fd)
+            if made.pid == 0:
+                theirs.close()
+                return made
+            sockets.send(theirs, b"made", (made.pidfd,))
             os._exit(0)
         except KernelError as error:
-            os.write(writer, f"!{error.errno} {error.step}".encode())
+            sockets.send(theirs, f"!{error.errno} {error.step}".encode())
         except Error as error:
-            os.write(writer, f"!0 {error}".encode())
+            sockets.send(theirs, f"!0 {error}".encode())
         except OSError as error:
             kinds = " ".join(kind for kind, (flag, _) in clone.NAMESPACES.items() if flags & flag)
-            os.write(writer, f"!{error.errno} clone with new namespaces {kinds or 'none'}".encode())
+            sockets.send(theirs, f"!{error.errno} clone with new namespaces {kinds or 'none'}".encode())
         os._exit(Error.exit_code)
+    theirs.close()
     os.close(between.pidfd)
-    os.close(writer)
-    with open(reader, "rb") as file:
-        said = file.read().decode(errors="replace")
+    said, descriptors = sockets.receive(ours)
     os.waitpid(between.pid, 0)
-    if not said or said[0] == "!":
-        number, _, what = said[1:].partition(" ")
+    if said == b"between":
+        further_pid = pidfd.pid_of(descriptors[0])
+        os.close(descriptors[0])
+        said, descriptors = sockets.receive(ours)
+        os.waitpid(further_pid, 0)
+    ours.close()
+    if said != b"made":
+        number, _, what = said[1:].decode(errors="replace").partition(" ")
         raise KernelError(what or "join namespaces", int(number or 0))
-    pid = int(said)
-    return Clone(pid, pidfd.open_pid(pid))
-
-
-def _clone_sibling(flags: int, cgroup_fd: int | None) -> int:
-    import ctypes
-
-    flags |= _CLONE_PARENT | 0x100000000  # CLONE_CLEAR_SIGHAND
-    if cgroup_fd is not None:
-        flags |= 0x200000000  # CLONE_INTO_CGROUP
-    args = syscalls.words(flags, 0, 0, 0, 0, 0, 0, 0, 0, 0, cgroup_fd or 0)
-    return syscalls.call("clone3", args, ctypes.sizeof(args))
+    # By descriptor, for the number that the process between knows may be one of another PID namespace.
+    return Clone(pidfd.pid_of(descriptors[0]), descriptors[0])
 
 
 def _join(joins: Joins) -> None:

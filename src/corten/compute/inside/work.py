@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import socket
@@ -37,11 +38,30 @@ def know(key: str, data: bytes) -> None:
 
 
 def _unpickled(data: bytes) -> Any:
-    function, file = pickle.loads(data)
+    function, *rest = pickle.loads(data)
+    if function == "source":
+        return _from_source(*rest)
+    file = rest[0]
     code = getattr(function, "__code__", None)
     if code is not None and code.co_filename == "<dynamic-code>":
         function.__code__ = _placed(code, file)
     return function
+
+
+def _from_source(name: str, items: list[Any]) -> Any:
+    """A function put together of source and of what it refers to: see `compute.sources`."""
+    namespace: dict[str, Any] = {"__name__": "corten_call"}
+    for kind, own, content in items:
+        if kind == "import":
+            namespace[own] = importlib.import_module(content)
+        elif kind == "value":
+            namespace[own] = pickle.loads(content)
+        elif kind == "alias":
+            namespace[own] = namespace[content]
+        else:
+            text, file = content
+            exec(compile(text, file, "exec"), namespace)  # noqa: S102 - the caller's own function
+    return namespace[name]
 
 
 def _placed(code: Any, file: str) -> Any:

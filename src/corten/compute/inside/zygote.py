@@ -212,11 +212,13 @@ def _receive(sock: socket.socket) -> tuple[bytes, tuple[int, ...]]:
     return data, tuple(descriptors)
 
 
-def main(control: int) -> None:
-    """Serve the caller at the other end of the descriptor `control`."""
+def main(control: int, shielded: bool = True) -> None:
+    """Serve the caller at the other end of the descriptor `control`. shielded: nobody may trace us; not in a container
+    of our own, where whoever owns our user namespace has to open it."""
     _PID[0] = os.getpid()
     os.closerange(control + 1, os.sysconf("SC_OPEN_MAX"))  # what the caller left open for its children is not ours
     entering.call(_PRCTL, _PR_SET_NAME, b"corten:zygote\0", 0, 0, 0)
-    entering.call(_PRCTL, _PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if shielded:
+        entering.call(_PRCTL, _PR_SET_DUMPABLE, 0, 0, 0, 0)
     os.set_inheritable(control, False)
     Zygote(socket.socket(fileno=control)).run()
