@@ -36,12 +36,14 @@ _HOMES = {
     "Function": "compute.function",
     "Call": "compute.call",
     "Pool": "compute.pool",
+    "shutdown": "compute.lanes",
 }
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from corten.compute.call import Call
     from corten.compute.function import Function, function
+    from corten.compute.lanes import shutdown
     from corten.compute.pool import Pool
     from corten.engine.container import DEVNULL, PIPE, Container, run, start
     from corten.engine.result import Result, Usage
@@ -89,6 +91,7 @@ __all__ = [
     "Usage",
     "function",
     "run",
+    "shutdown",
     "start",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
 import os
@@ -9,10 +10,10 @@ import sys
 import threading
 import time
 
-from corten.compute import loop as loops
 from corten.compute.entry import entry, group_files
 from corten.compute.inside import wire
 from corten.compute.lane import Home, Lane
+from corten.compute.loop import Loop
 from corten.compute.worker import Kind, Worker
 from corten.compute.zygote_bare import BareProcess
 from corten.compute.zygote_contained import ContainedProcess, with_maps
@@ -25,7 +26,8 @@ from corten.linux import capabilities
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from corten.compute.loop import Loop
+    from collections.abc import Callable
+
     from corten.compute.options import FunctionOptions
     from corten.compute.pickling import PackedFunction
     from corten.engine.options import RunOptions
@@ -188,10 +190,9 @@ class Lanes:
     """See the module."""
 
     def __init__(self) -> None:
-        self.loop = loops.loop()
+        self.loop = Loop()
         self.zygotes = Zygotes(self.loop)
         self._lanes: set[Lane] = set()
-        self.loop.closing.append(self.close)
 
     def open(
         self, name: str, options: FunctionOptions, functions: tuple[PackedFunction, ...] = (), *,
@@ -221,16 +222,19 @@ class Lanes:
         _until(lambda: bool(self.loop.ask(lane.empty)))
 
     def close(self) -> None:
-        """At the end of the program: close all lanes. In the loop's thread; what remains dies with the process."""
-        for lane in self._lanes:
-            lane.close()
-        self.zygotes.close()
+        """Close all lanes, end the zygotes, stop the loop; waits until the containers are gone."""
+        lanes, self._lanes = self._lanes, set()
+        for lane in lanes:
+            self.loop.ask(lane.close)
+        _until(lambda: all(self.loop.ask(lane.empty) for lane in lanes))
+        self.loop.ask(self.zygotes.close)
+        self.loop.stop()
 
 
-def _until(condition: object, seconds: float = _CLOSING) -> None:
+def _until(condition: Callable[[], bool], seconds: float = _CLOSING) -> None:
     pause = threading.Event()
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and not condition():  # type: ignore[operator]
+    while time.monotonic() < deadline and not condition():
         pause.wait(0.002)
 
 
@@ -263,5 +267,20 @@ def lanes() -> Lanes:
     """Those of this process; a forked copy of it has none of its parent's."""
     with _lock:
         if not _of_process or _of_process[0][0] != os.getpid():
+            if not _of_process:
+                atexit.register(shutdown)
             _of_process[:] = [(os.getpid(), Lanes())]
         return _of_process[0][1]
+
+
+def shutdown() -> None:
+    """End every container and zygote that this process keeps for calls of functions, and wait until they are gone.
+
+    Calls that wait or run end with `Cancelled`. The next call makes new ones. Happens by itself at the end of the
+    program.
+    """
+    with _lock:
+        found = [own for pid, own in _of_process if pid == os.getpid()]
+        _of_process.clear()
+    for own in found:
+        own.close()

@@ -2,7 +2,7 @@
 
 Rule 1: what lanes, workers and zygotes hold is touched by this thread only; others hand it work with `post`.
 Rule 2: nothing here blocks: descriptors are polled, deadlines lie in a heap.
-Rule 3: a forked copy of the process begins with a loop of its own: the containers are its parent's.
+Rule 3: a forked copy of the process has no loop: the thread was not copied, and the containers are its parent's.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ class Loop:
     def __init__(self) -> None:
         from collections import deque
 
-        self.pid = os.getpid()
         self._poll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._posted: deque[Callable[[], None]] = deque()
@@ -49,7 +48,7 @@ class Loop:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll.register(self._wake, select.EPOLLIN)
         self._awake = True
-        self.closing: list[Callable[[], None]] = []
+        self._live = True
         self.thread = threading.Thread(target=self._run, name="corten:loop", daemon=True)
         self.thread.start()
 
@@ -97,8 +96,18 @@ class Loop:
             heapq.heappop(self._timers)
         return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else -1
 
+    def stop(self) -> None:
+        """End the thread; from another one. Whoever watched something has let go of it before."""
+        self.post(self._stop)
+        self.thread.join()
+        self._poll.close()
+        os.close(self._wake)
+
+    def _stop(self) -> None:
+        self._live = False
+
     def _run(self) -> None:
-        while True:
+        while self._live:
             self._awake = False
             patience = 0 if self._posted else self._patience()
             events = self._poll.poll(patience)
@@ -124,26 +133,3 @@ class Loop:
             work()
         except BaseException:  # shown as an uncaught exception of a thread would be
             sys.excepthook(*sys.exc_info())
-
-
-_lock = threading.Lock()
-_loop: list[Loop] = []
-
-
-def loop() -> Loop:
-    """The loop of this process, started when first needed."""
-    with _lock:
-        if not _loop or _loop[0].pid != os.getpid():
-            _loop[:] = [Loop()]
-            import atexit
-
-            atexit.register(_close, _loop[0])
-        return _loop[0]
-
-
-def _close(own: Loop) -> None:
-    """At the end of the program: end what still runs, and see it gone."""
-    if own.pid != os.getpid():
-        return
-    for work in own.closing:
-        own.ask(work)

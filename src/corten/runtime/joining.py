@@ -55,7 +55,7 @@ def clone_into(joins: Joins, flags: int, cgroup_fd: int | None = None) -> Clone:
                     os._exit(0)
             made = clone.clone3(flags | _CLONE_PARENT, cgroup_fd)
             if made.pid == 0:
-                theirs.close()
+                theirs.close()  # the launcher hears the end once all of us have let go of it
                 return made
             sockets.send(theirs, b"made", (made.pidfd,))
             os._exit(0)
@@ -69,19 +69,31 @@ def clone_into(joins: Joins, flags: int, cgroup_fd: int | None = None) -> Clone:
         os._exit(Error.exit_code)
     theirs.close()
     os.close(between.pidfd)
-    said, descriptors = sockets.receive(ours)
-    os.waitpid(between.pid, 0)
-    if said == b"between":
-        further_pid = pidfd.pid_of(descriptors[0])
-        os.close(descriptors[0])
-        said, descriptors = sockets.receive(ours)
-        os.waitpid(further_pid, 0)
+    said = _hear(ours)
     ours.close()
-    if said != b"made":
-        number, _, what = said[1:].decode(errors="replace").partition(" ")
-        raise KernelError(what or "join namespaces", int(number or 0))
+    os.waitpid(between.pid, 0)
+    if "between" in said:
+        os.waitpid(pidfd.pid_of(said["between"]), 0)
+        os.close(said["between"])
+    if "made" not in said:
+        raise KernelError(*next(((what, number) for what, number in said.items() if what != "between"), ("clone", 0)))
     # By descriptor, for the number that the process between knows may be one of another PID namespace.
-    return Clone(pidfd.pid_of(descriptors[0]), descriptors[0])
+    return Clone(pidfd.pid_of(said["made"]), said["made"])
+
+
+def _hear(sock: sockets.Socket) -> dict[str, int]:
+    """All that the processes between say, in whichever order: `between` and `made` with a pidfd, or else what failed
+    with its errno."""
+    said: dict[str, int] = {}
+    while True:
+        data, descriptors = sockets.receive(sock)
+        if not data:
+            return said
+        if data[:1] == b"!":
+            number, _, what = data[1:].decode(errors="replace").partition(" ")
+            said[what or "join namespaces"] = int(number or 0)
+        else:
+            said[data.decode()] = descriptors[0]
 
 
 def _join(joins: Joins) -> None:
