@@ -19,7 +19,7 @@ from corten.compute.ledger import Ledger
 from corten.compute.worker import Kind, Worker
 from corten.compute.zygotes import Zygote
 from corten.engine.result import Result, size_words
-from corten.errors import Cancelled, ContainerFailed, Error, InvalidInput, Killed, OutOfMemory
+from corten.errors import Cancelled, ContainerFailed, Error, InvalidInput, Killed, OutOfMemory, TimedOut
 from corten.records import Record
 
 TYPE_CHECKING = False
@@ -538,11 +538,8 @@ def _outcome(worker: Worker, call: Call | None) -> tuple[Result | None, Error]:
         return None, error
     if worker.trouble:
         return result, Error(f"{name}: {worker.trouble}")
-    kinds = OutOfMemory if result.oom_killed else None
-    if kinds is None and not worker.timed_out and result.signal:
-        return result, Killed(f"{name}: {result.reason}", result)
-    try:
-        result.check()
-    except ContainerFailed as error:
-        return result, type(error)(f"{name}: {result.reason}", result)
-    return result, ContainerFailed(f"{name}: {result.reason} before it was done", result)
+    limit = OutOfMemory if result.oom_killed else TimedOut if worker.timed_out else None
+    if limit is not None:
+        return result, limit(f"{name}: {result.reason}", result)
+    kind = Killed if result.signal else ContainerFailed
+    return result, kind(f"{name}: {result.reason} before it was done", result)
