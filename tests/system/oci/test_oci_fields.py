@@ -71,6 +71,7 @@ def test_idmapped_and_recursively_read_only_binds(
     oci: Runtime, bundle: Make, identity: str, tmp_path: Path, rootfs: Path
 ) -> None:
     (rootfs / "mnt").mkdir(exist_ok=True)
+    tmp_path.chmod(0o755)  # through the mapping its owner is nobody whom the container knows
     (tmp_path / "theirs").write_text("")
     os.chown(tmp_path / "theirs", 1000, 1000)
     maps = [{"containerID": 1000, "hostID": 5000, "size": 1}]
