@@ -291,6 +291,7 @@ def _first_state(identity: str, bundle: str, made: Bundle) -> dict[str, Any]:
         "start": 0,
         "launcher": [os.getpid(), oci_state.process_start(os.getpid())],
         "group": lifecycle.group_lines(made.group),
+        "scope": [made.scope.unit, made.scope.slice, made.scope.user] if made.scope else [],
         "hooks": [name for name in ("poststart", "poststop") if getattr(made.hooks, name)],
         "pid_namespace": kinds.get("pid") == "",
     }
@@ -324,6 +325,12 @@ def _make(created: Created, outlets: Outlets, run: bool, mask: Mask | None) -> N
         write_maps(child.pid, plan.uid_maps, plan.gid_maps, setgroups_deny=not may_set_groups)
     state["pid"], state["corten"]["start"] = child.pid, oci_state.process_start(child.pid)
     oci_state.write(created.path, state)
+    if made.scope is not None:
+        from corten.engine.systemd import Manager
+
+        with Manager(made.scope.user) as manager:
+            manager.start(made.scope, [("PIDs", ("au", [child.pid])), *made.properties])
+        perform(made.on_scope, stage)
     net_devices = made.spec.linux.net_devices if made.spec.linux else {}
     if net_devices:
         from corten.engine.net_devices import move
@@ -380,8 +387,23 @@ def remove(
     if group:
         if group.procs():
             group.kill()
+        _stop_scope(state, warn)
         group.remove()
     run_hooks(poststop, "poststop", state_for_hooks(state, "stopped"), warn or (lambda _: None))
     from corten.runtime.removal import remove_tree
 
     remove_tree(path)
+
+
+def _stop_scope(state: dict[str, Any], warn: Callable[[str], None] | None) -> None:
+    scope = lifecycle.scope_of(state)
+    if scope is None:
+        return
+    from corten.engine.systemd import Manager
+
+    try:
+        with Manager(scope.user) as manager:
+            manager.stop(scope)
+    except Error as error:  # the group is removed all the same, and an empty scope ends by itself
+        if warn is not None:
+            warn(str(error))
