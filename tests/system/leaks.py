@@ -72,6 +72,11 @@ def _groups(ours: set[int]) -> list[str]:
     return found
 
 
+def groups_named(name: str) -> list[Path]:
+    """The directories of control groups of that name, while those of others come and go (which `rglob` fails at)."""
+    return [Path(top, name) for top, names, _ in os.walk("/sys/fs/cgroup") if name in names]
+
+
 def _parents() -> dict[int, int]:
     found = {}
     for entry in Path("/proc").iterdir():

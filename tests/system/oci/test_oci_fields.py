@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from leaks import groups_named
 from oci_runtime import TIMEOUT, Runtime
 
 TYPE_CHECKING = False
@@ -174,5 +175,4 @@ def test_existing_group_is_taken_only_when_empty(oci: Runtime, bundle: Make, ide
     refused = oci("run", "--bundle", place, f"{identity}-2")
     assert (refused.returncode, "is in use" in refused.stderr) == (1, True)
     oci("delete", "--force", identity, check=True)
-    found = list(Path("/sys/fs/cgroup").rglob(f"{identity}-group"))
-    assert found == []
+    assert groups_named(f"{identity}-group") == []

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from leaks import groups_named
 from oci_runtime import TIMEOUT, Runtime
 
 TYPE_CHECKING = False
@@ -128,14 +129,13 @@ def test_life_in_a_scope(oci: Runtime, bundle: Make, identity: str, systemd: Sys
     oci("kill", identity, "KILL", check=True)
     oci("delete", "--force", identity, check=True)
     assert systemd.calls("StopUnit") == [[f"libpod-{identity}.scope", "replace"]]
-    assert not list(Path("/sys/fs/cgroup").rglob(f"libpod-{identity}.scope"))
+    assert groups_named(f"libpod-{identity}.scope") == []
 
 
 def limit(identity: str, *files: str) -> str:
     """A value of the container's group, of v1 or v2."""
-    (found,) = [
-        path for name in files for path in Path("/sys/fs/cgroup").rglob(f"libpod-{identity}.scope/{name}")
-    ]
+    tried = [group / name for name in files for group in groups_named(f"libpod-{identity}.scope")]
+    (found,) = [path for path in tried if path.exists()]
     return found.read_text().strip()
 
 
@@ -188,4 +188,4 @@ def test_systemd_that_has_gone_meanwhile(
     log = tmp_path / "log"
     oci("--log", str(log), "delete", "--force", identity, check=True, timeout=TIMEOUT)
     assert "level=warning" in log.read_text()
-    assert not list(Path("/sys/fs/cgroup").rglob(f"corten-{identity}.scope"))
+    assert groups_named(f"corten-{identity}.scope") == []
