@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home of the tests' own, with a spawner already running and the host image's mask made."""
     if os.geteuid() != 0:
         pytest.fail("the system tests make containers as root: run them as root", pytrace=False)
+    # A script's job in the background ignores them, and so would every program that the tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
     path = tmp_path_factory.mktemp("corten-home")
     path.chmod(0o755)
     os.environ["CORTEN_HOME"] = str(path)

@@ -13,7 +13,7 @@ def picture(home: Path) -> dict[str, object]:
     """Mounts, control groups, processes, namespaces, descriptors, files that are ours or could be."""
     processes = _ours()
     return {
-        "mounts": Path("/proc/self/mountinfo").read_text().splitlines(),
+        "mounts": [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if _counts(line, home)],
         "control groups": sorted(_groups(processes)),
         "processes": sorted(_names(processes)),
         "namespaces": sorted(_namespaces(processes)),
@@ -22,14 +22,24 @@ def picture(home: Path) -> dict[str, object]:
     }
 
 
+def _counts(mount: str, home: Path) -> bool:
+    """Below a temporary directory, only what is in ours: there others mount for themselves."""
+    place = mount.split(" ")[4]
+    return not place.startswith(("/tmp/", "/var/tmp/")) or place.startswith(f"{home.parent}/")
+
+
 def left_behind(before: dict[str, object], home: Path) -> list[str]:
     """What is new and what has gone, as soon as there is nothing, at the latest after `PATIENCE` seconds.
 
-    The kernel ends namespaces a little after their last process; groups of others on this machine come and go.
+    The kernel ends namespaces a little after their last process; groups of others on this machine come and go, so only
+    what stays counts.
     """
     deadline = time.monotonic() + PATIENCE
-    while (left := difference(before, picture(home))) and time.monotonic() < deadline:
+    left = difference(before, picture(home))
+    while left and time.monotonic() < deadline:
         time.sleep(0.05)
+        now = difference(before, picture(home))
+        left = [line for line in left if line in now]
     return left
 
 
@@ -60,6 +70,11 @@ def _groups(ours: set[int]) -> list[str]:
             if not inside or inside & ours:
                 found.append(str(path))
     return found
+
+
+def groups_named(name: str) -> list[Path]:
+    """The directories of control groups of that name, while those of others come and go (which `rglob` fails at)."""
+    return [Path(top, name) for top, names, _ in os.walk("/sys/fs/cgroup") if name in names]
 
 
 def _parents() -> dict[int, int]:

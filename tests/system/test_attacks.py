@@ -17,6 +17,7 @@ import pytest
 
 import corten
 from attacker import ATTACKS
+from leaks import groups_named
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def machine() -> dict[str, object]:
     """The host as an attack could have changed it."""
     found: dict[str, object] = {name: Path(f"/proc/sys/{name}").read_text() for name in MACHINE}
     found["interpreter"] = (Path("/proc/self/exe").stat().st_mtime_ns, Path("/proc/self/exe").stat().st_size)
-    found["groups"] = sorted(str(path) for path in Path("/sys/fs/cgroup").rglob("own"))
+    found["groups"] = sorted(map(str, groups_named("own")))
     found["nodes"] = sorted(str(path) for top in ("/tmp", "/dev", "/usr/local") for path in Path(top).glob("node-*"))
     found["files"] = [Path(path).exists() for path in ("/tmp/there", "/tmp/suid", "/tmp/jail", "/tmp/group")]
     return found

@@ -24,6 +24,7 @@ def in_vm(*command: str, options: tuple[str, ...] = ()) -> str:
 if RUN_IN_VM.exists():
 
     @pytest.mark.slow
+    @pytest.mark.timeout(600)
     def test_everything_on_pure_v2() -> None:
         tests = ("tests/system/test_cgroup.py", "tests/system/cgroup_v2_inside.py")
         said = in_vm(sys.executable, "-m", "pytest", "--noconftest", "-p", "no:cacheprovider", *tests)

@@ -31,8 +31,9 @@ def files(home: Path) -> set[str]:
 
 
 def test_text(home: Path) -> None:
+    root = shared()  # made when first asked for
     before = files(home)
-    rows = plan(*OPTIONS, *WHAT, shared(), "sh", "-c", "echo hi").splitlines()
+    rows = plan(*OPTIONS, *WHAT, root, "sh", "-c", "echo hi").splitlines()
     assert files(home) == before
     numbers = [int(row.split()[0]) for row in rows]
     assert numbers == list(range(1, len(rows) + 1))

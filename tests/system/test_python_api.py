@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import gc
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -284,8 +284,7 @@ def test_interrupt_ends_the_container(tmp_path: Path) -> None:
     def interrupt() -> None:
         while not (tmp_path / "ready").exists():
             time.sleep(0.001)
-        _thread.interrupt_main()
-        os.kill(os.getpid(), 28)  # SIGWINCH: wakes the poll, as a key press does
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
     thread.start()

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -342,6 +343,17 @@ def test_signal_mask_and_dispositions_are_the_defaults() -> None:
     # 32 and 33 are glibc's; posix_spawn leaves them ignored, nobody can send them by accident.
     assert int(found["SigIgn"], 16) & ~(0b11 << 31) == 0
     assert int(found["SigBlk"], 16) == 0
+
+
+def test_what_the_caller_ignores_is_no_matter_of_the_program() -> None:
+    """`nohup`, and the background of a script: the program hears all the same."""
+    code = (
+        "import sys; sys.path.insert(0, 'tests/system'); import small_root;"
+        "print(small_root.sh('exec grep SigIgn /proc/self/status'))"
+    )
+    words = ["sh", "-c", 'trap "" HUP INT QUIT; exec "$@"', "sh", sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[1], 16) & ~(0b11 << 31) == 0
 
 
 # --- which program

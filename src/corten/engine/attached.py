@@ -112,5 +112,5 @@ class _Attached:
         for signal in signals.pending(self.signals):
             if signal.number == signals.WINCH and self.relay is not None:
                 self.relay.resize()
-            elif signal.number not in _NOT_FORWARDED:
+            elif signal.number not in _NOT_FORWARDED and signal.number not in signals.ignored():
                 self.launch.signal(signal.number)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 
-from corten.engine import cgroup_path, home
+from corten.engine import cgroup_path, home, systemd_properties
+from corten.engine.systemd_properties import Scope
 from corten.errors import InvalidInput, NotFound, Unsupported, errno_words
 from corten.linux import capabilities, paths, seccomp
 from corten.linux.capabilities import Sets
@@ -26,11 +27,13 @@ from corten.runtime.spec.decoding import decode_as
 from corten.runtime.spec.files import LARGEST, parse
 from corten.runtime.spec.validation import validate
 from corten.runtime.step import Step
-from corten.runtime.steps import hooks, labels, listener, scheduling
+from corten.runtime.steps import group_binds, groups, hooks, labels, listener, scheduling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from corten.engine.systemd_properties import Property
 
 
 class MakeOptions(Record):
@@ -51,7 +54,7 @@ class MakeOptions(Record):
 class Bundle(Record):
     """A container that could be made now. text: the configuration as it was read; listener: a socket for the filter's
     listener and what it is told, "" without one; warnings: for the log; sealed: the filter lets the program be executed
-    by the trampoline."""
+    by the trampoline; scope: of systemd, to be made with `properties` after the clone, and then `on_scope` is done."""
 
     text: str
     spec: Spec
@@ -61,6 +64,9 @@ class Bundle(Record):
     listener: tuple[str, str] = ("", "")
     warnings: tuple[str, ...] = ()
     sealed: bool = True
+    scope: Scope | None = None
+    properties: tuple[Property, ...] = ()
+    on_scope: tuple[Step, ...] = ()
 
 
 def read_text(path: str) -> str:
@@ -104,6 +110,10 @@ def prepare(identity: str, directory: str, options: MakeOptions, config: str = "
     assert linux is not None
     _require(process, linux)
     layout = layouts.detect()
+    scope = None
+    if options.systemd_cgroup and options.cgroups:
+        scope = systemd_properties.scope_of(linux.cgroups_path, identity, user=os.geteuid() != 0)
+        linux = linux.replace(cgroups_path=_path_of(scope))
     group, writes = _group(options, linux, layout, identity)
     found, listening = (None, ("", "")) if profile is None else filter_of(profile)
     if found and listening[0] and process.no_new_privileges is False:
@@ -129,7 +139,35 @@ def prepare(identity: str, directory: str, options: MakeOptions, config: str = "
         notifying = listener.LoadNotifyingFilter(found.program, found.flags)
         plan = plan.replace(inside=(*plan.inside, notifying), payload=())
     sealed = profile is None or allows(profile, "execveat")
-    return Bundle(text, spec, plan, all_hooks, group, listening, tuple(warnings), sealed)
+    made = Bundle(text, spec, plan, all_hooks, group, listening, tuple(warnings), sealed)
+    return made if scope is None or group is None else _with_scope(made, scope, group, writes, identity)
+
+
+def _path_of(scope: Scope) -> str:
+    from corten.engine.systemd import Manager
+
+    with Manager(scope.user) as manager:
+        return manager.path(scope)
+
+
+def _with_scope(made: Bundle, scope: Scope, group: Group, writes: tuple[Write, ...], identity: str) -> Bundle:
+    """The same with what is done to its control group put off until systemd has made that."""
+    kinds = (group_binds.MakeOrAdoptGroup, groups.WriteLimit, groups.LimitDevices)
+    late = [step for step in made.plan.host if isinstance(step, kinds)]
+    devices = [step.resources.devices for step in late if isinstance(step, groups.LimitDevices)]
+    properties = [
+        *systemd_properties.of_scope(scope, identity, made.spec.annotations),
+        *systemd_properties.of_limits(writes),
+    ]
+    if devices:
+        with open("/proc/devices", encoding="utf-8") as file:
+            known = systemd_properties.device_groups(file.read())
+        properties += systemd_properties.of_devices(devices[0], known)
+    host = tuple(step for step in made.plan.host if step not in late)
+    return made.replace(
+        plan=made.plan.replace(host=host, group=None), scope=scope, properties=tuple(properties),
+        on_scope=(group_binds.AdoptScope(group), *late[1:]),
+    )  # fmt: skip
 
 
 # --- what the specification leaves open
@@ -304,8 +342,6 @@ def _group(
         if resources.replace(devices=()) != Resources():
             raise InvalidInput("linux.resources: cannot be applied with control groups disabled")
         return None, ()
-    if options.systemd_cgroup:
-        raise Unsupported("--systemd-cgroup: not done by this version: use cgroupfs")
     if os.geteuid():
         resources = resources.replace(devices=())
     group = cgroup_path.place(layout, linux.cgroups_path, identity, limits.needs(resources))

@@ -12,7 +12,7 @@ import os
 
 from corten.engine import bundle as bundles
 from corten.engine import signalling
-from corten.engine.creating import Child, Outlets, check_preserved, check_terminal
+from corten.engine.child import Child, Outlets, check_preserved, check_terminal
 from corten.engine.lifecycle import Found, WrongStatus
 from corten.errors import InvalidInput, KernelError
 from corten.json_text import loads

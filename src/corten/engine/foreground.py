@@ -11,14 +11,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from corten.engine.creating import Child
+    from corten.engine.child import Process
     from corten.engine.relay import Relay
     from corten.linux.signals import Mask
 
 _NOT_FORWARDED = (signals.CHLD, signals.PIPE, signals.TTIN, signals.TTOU, signals.WINCH, 23)  # 23: SIGURG
 
 
-def attend(child: Child, mask: Mask, release: Callable[[], None]) -> int:
+def attend(child: Process, mask: Mask, release: Callable[[], None]) -> int:
     """Let the child become its program, and serve it to its end; its exit code, 128+N for signal N.
 
     mask: the signals as they were before they were blocked, which is to be done before the child is made; release:

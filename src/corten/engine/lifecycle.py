@@ -21,6 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from corten.engine.systemd_properties import Scope
+
 # command: {status: why not}; a status that is not named allows the command. The words are those that callers of runc
 # look for. `{id}` and `{status}` are filled in.
 _NOT_RUNNING = "container not running"
@@ -134,6 +136,16 @@ def group_of(state: dict[str, Any]) -> Group | None:
     dirs = state["corten"]["group"]
     found = tuple(GroupDir(v, tuple(names.split(",")) if names else (), path) for v, names, path in dirs)
     return Group(found) if found else None
+
+
+def scope_of(state: dict[str, Any]) -> Scope | None:
+    """The systemd scope in a stored state; None without one."""
+    stored = state["corten"].get("scope")
+    if not stored:
+        return None
+    from corten.engine.systemd_properties import Scope
+
+    return Scope(*stored)
 
 
 def group_lines(group: Group | None) -> list[list[Any]]:

@@ -23,6 +23,7 @@ _NAMES = (
 ALL = (*range(1, 32), *range(34, 65))  # 32 and 33 belong to libc
 _FAULTS = (4, 5, 6, 7, 8, 11, 31)  # a blocked fault would only kill without a message
 _SIG_BLOCK, _SIG_SETMASK = 0, 2
+_SIG_IGN = 1
 _SI_KERNEL = 0x80
 _RTMIN, _RTMAX = 34, 64
 
@@ -99,8 +100,22 @@ def pending(fd: int) -> list[Signal]:
     return found
 
 
+def ignored() -> tuple[int, ...]:
+    """What this process ignores: SIGPIPE and SIGXFSZ, which the interpreter does, and what it was started with (nohup;
+    the background jobs of a script)."""
+    global _ignored  # noqa: PLW0603 - it is so from the start of the process on
+    if not _ignored:
+        import _signal  # the C half of `signal`; it has looked at the start
+
+        _ignored = tuple(number for number in ALL if _signal.getsignal(number) == _SIG_IGN)
+    return _ignored
+
+
+_ignored: tuple[int, ...] = ()
+
+
 def reset_ignored() -> None:
-    """Undo what the interpreter ignores at its start (SIGPIPE, SIGXFSZ): programs expect the defaults."""
+    """Undo what is ignored: programs of a container expect the defaults."""
     default = syscalls.words(0, 0, 0, 0)
-    for number in (PIPE, XFSZ):
+    for number in ignored():
         syscalls.call("rt_sigaction", number, default, None, 8)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 from corten.cli.parser import Option
-from corten.errors import Unsupported
-from corten.linux.idmap import find_program
-from corten.oci.table import BUNDLE, CONSOLE_SOCKET, PID_FILE, command, parse
+from corten.oci.table import BUNDLE, CONSOLE_SOCKET, PID_FILE, absolute, command, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from corten.oci.main import Settings
 
@@ -50,9 +51,53 @@ COMMANDS = {
 
 
 def run(settings: Settings, words: Sequence[str]) -> int:
-    """Say what is missing."""
-    if parse(COMMANDS[settings.command], words) is None:
+    """Save it or bring it back; 0, or the exit code of what was restored in the foreground."""
+    parsed = parse(COMMANDS[settings.command], words)
+    if parsed is None:
         return 0
-    if find_program("criu") is None:
-        raise Unsupported(f"{settings.command}: `criu` is not installed: install the package criu")
-    raise Unsupported(f"{settings.command}: not done by this version")
+    values, (identity,) = parsed
+    if settings.command == "checkpoint":
+        return _checkpoint(settings, identity, values)
+    return _restore(settings, identity, values)
+
+
+def _checkpoint(settings: Settings, identity: str, values: dict[str, Any]) -> int:
+    from corten.engine import checkpointing, deleting, lifecycle, oci_state
+
+    lock = lifecycle.lock(oci_state.directory(settings.root, identity))
+    assert lock is not None
+    try:
+        checkpointing.checkpoint(lifecycle.find(settings.root, identity).allow("checkpoint"), values)
+    finally:
+        os.close(lock)
+    if not values.get("leave_running") and not values.get("pre_dump"):
+        deleting.delete(settings.root, identity, True, settings.warn)
+    return 0
+
+
+def _restore(settings: Settings, identity: str, values: dict[str, Any]) -> int:
+    from corten.engine import restoring
+    from corten.engine.foreground import attend
+    from corten.linux import signals
+    from corten.oci.making import request
+    from corten.oci.run import finish
+
+    for key in ("image_path", "work_path"):
+        if values.get(key):
+            values[key] = absolute(values[key])  # the working directory becomes the bundle
+    options, outlets, _ = request(settings, values)
+    mask = signals.block_all() if not values.get("detach") else None
+    created = restoring.restore(settings.root, identity, options, outlets, values)
+    try:
+        for warning in created.bundle.warnings:
+            settings.warn(warning)
+        if mask is None:
+            os.close(created.lock)
+            return 0
+        assert created.child is not None
+        code = attend(created.child, mask, lambda: os.close(created.lock))
+    except BaseException:
+        created.destroy()
+        raise
+    finish(settings, created)
+    return code

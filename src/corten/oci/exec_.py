@@ -6,7 +6,7 @@ import os
 
 from corten.cli.parser import Option, UsageError
 from corten.engine import executing, lifecycle
-from corten.engine.creating import Outlets
+from corten.engine.child import Outlets
 from corten.engine.executing import ExecOptions
 from corten.engine.foreground import attend
 from corten.errors import InvalidInput

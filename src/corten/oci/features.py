@@ -44,7 +44,7 @@ def features() -> dict[str, Any]:
         "linux": {
             "namespaces": list(NAMESPACES),
             "capabilities": list(capabilities.ALL),
-            "cgroup": {"v1": 1 in versions, "v2": 2 in versions, "systemd": False, "systemdUser": False, "rdma": True},
+            "cgroup": {"v1": 1 in versions, "v2": 2 in versions, "systemd": True, "systemdUser": True, "rdma": True},
             "seccomp": {
                 "enabled": True,
                 "actions": _seccomp("ACTIONS"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from corten.engine.bundle import MakeOptions
-from corten.engine.creating import Outlets
+from corten.engine.child import Outlets
 from corten.oci.table import absolute, number
 
 TYPE_CHECKING = False

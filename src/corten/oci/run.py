@@ -57,11 +57,12 @@ def run(settings: Settings, words: Sequence[str]) -> int:
         created.destroy()
         raise
     if not values.get("keep"):
-        _remove(settings, created)
+        finish(settings, created)
     return code
 
 
-def _remove(settings: Settings, created: Created) -> None:
+def finish(settings: Settings, created: Created) -> None:
+    """Remove a container after its end, unless somebody has done so meanwhile."""
     from corten.engine import lifecycle
     from corten.errors import NotFound
 

@@ -70,7 +70,14 @@ def run(settings: Settings, words: Sequence[str]) -> int:
     group = found.group
     if group is None:
         raise Unsupported(f"update: container {identity} has no control group")
-    for write in limits.writes(resources, group, limits.now(group)):
+    writes = limits.writes(resources, group, limits.now(group))
+    scope = lifecycle.scope_of(found.state)
+    if scope is not None:
+        from corten.engine import systemd, systemd_properties
+
+        with systemd.Manager(scope.user) as manager:
+            manager.change(scope, systemd_properties.of_limits(writes))
+    for write in writes:
         group.apply(write)
     return 0
 

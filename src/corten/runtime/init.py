@@ -178,7 +178,7 @@ def _start(plan: Plan, stage: Stage, mask: Mask) -> int:
     blocked = [number for number in signals.ALL if mask.bits >> (number - 1) & 1]
     try:
         return os.posix_spawn(
-            path, program.args, _environment(program), setsigmask=blocked, setsigdef=[signals.PIPE, signals.XFSZ]
+            path, program.args, _environment(program), setsigmask=blocked, setsigdef=signals.ignored()
         )
     except OSError as error:
         raise _refused(path, error) from None

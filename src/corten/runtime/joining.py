@@ -46,6 +46,9 @@ def clone_into(joins: Joins, flags: int, cgroup_fd: int | None = None) -> Clone:
             if joins.before is not None:
                 joins.before()
             process.set_dumpable(False)
+            if cgroup_fd is not None and "cgroup" in (*joins.kinds, *(kind for kind, _ in joins.opened)):
+                _join_group(cgroup_fd)
+                cgroup_fd = None
             _join(joins)
             if flags & _NEW_PID and any(kind == "pid" for kind, _ in joins.opened):
                 # A PID namespace below the joined one can be made only by a process that is in that (clone(2), EINVAL).
@@ -94,6 +97,19 @@ def _hear(sock: sockets.Socket) -> dict[str, int]:
             said[what or "join namespaces"] = int(number or 0)
         else:
             said[data.decode()] = descriptors[0]
+
+
+def _join_group(directory: int) -> None:
+    """Go into a v2 group, which the child inherits. From within another's cgroup namespace CLONE_INTO_CGROUP would be
+    refused (ENOENT): with the mount option nsdelegate only who is below the namespace's root already may move."""
+    try:
+        fd = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            os.write(fd, b"0")
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise KernelError("join the control group", error.errno or 0) from None
 
 
 def _join(joins: Joins) -> None:

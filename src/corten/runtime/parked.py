@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 GO, PARK = b"go", b"park"
 _STATE_MAX = 1 << 18
+_NULL = os.makedev(1, 3)
 _OURSELVES = os.stat("/proc/self/exe")
 # What ends a container that has not been started, as it would end its program.
 _ENDING = (signals.HUP, signals.INT, signals.QUIT, signals.TERM)
@@ -56,6 +57,7 @@ def run_program(
             os._exit(status)
         perform(plan.inside, stage)
         process.die_with_parent(signals.KILL)  # the change of user has cleared it
+        _take_own_null()
         sys.path.clear()
         sys.meta_path.clear()
         path = find_program(plan.program)
@@ -87,6 +89,21 @@ def run_program(
     except BaseException as error:  # a copy of the launcher must never run on as one
         _fail(sock, started, channel.Failed("Error", 0, f"{type(error).__name__} while setting up: {error}"))
     os._exit(status)
+
+
+def _take_own_null() -> None:
+    """The host's null device as a stream becomes the container's: criu can save only what is in the container."""
+    for fd in range(3):
+        try:
+            found = os.fstat(fd)
+            if found.st_rdev != _NULL or found.st_mode & 0o170000 != 0o020000:  # a character device
+                continue
+            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+            if os.fstat(null).st_rdev == _NULL:
+                os.dup2(null, fd)
+            os.close(null)
+        except OSError:
+            continue  # there is none, or it may not be opened: the host's will do
 
 
 def _fail(sock: sockets.Socket, started: bool, message: channel.Failed) -> None:

@@ -54,8 +54,11 @@ def picture(run: str) -> dict[str, list[Any]]:
 
 
 def _counts(mount: str, run: str) -> bool:
-    """Not mounts of other test runs, nor that of the control groups, whose options runc may reset on v2."""
-    return (f"/pytest-of-root/{run}/" in mount or "/pytest-of-" not in mount) and " /sys/fs/cgroup " not in mount
+    """Not what others have in temporary directories, nor the mount of the control groups, whose options runc may
+    reset on v2."""
+    place = mount.split(" ")[4]
+    theirs = place.startswith(("/tmp/", "/var/tmp/")) and f"/{run}/" not in place and "/corten-" not in place
+    return not theirs and place != "/sys/fs/cgroup"
 
 
 def children() -> list[int]:

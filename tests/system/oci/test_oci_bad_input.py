@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from leaks import groups_named
 from oci_runtime import Runtime, config_of
 
 TYPE_CHECKING = False
@@ -162,5 +163,5 @@ def test_damaged_state(oci: Runtime, bundle: Callable[..., Path], identity: str,
     assert "not written by corten-oci" in failing(oci, tmp_path, "state", identity)
     oci("list", check=True)
     oci("delete", "--force", identity, check=True)
-    for group in Path("/sys/fs/cgroup").rglob(identity):
+    for group in groups_named(identity):
         group.rmdir()  # which they were, only the state knew

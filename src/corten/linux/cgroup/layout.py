@@ -88,7 +88,7 @@ def _cgroup_mounts(mountinfo: str) -> list[tuple[str, str, str, set[str]]]:
         left, _, right = line.partition(" - ")
         fields, tail = left.split(" "), right.split(" ")
         if tail[0] in ("cgroup", "cgroup2"):
-            mounts.append((_unescape(fields[3]), _unescape(fields[4]), tail[0], set(tail[-1].split(","))))
+            mounts.append((unescape(fields[3]), unescape(fields[4]), tail[0], set(tail[-1].split(","))))
     return mounts
 
 
@@ -103,7 +103,7 @@ def _below(root: str, path: str | None) -> str | None:
     return path[len(root) :] if path.startswith(root + "/") else None
 
 
-def _unescape(field: str) -> str:
+def unescape(field: str) -> str:
     """A path of mountinfo, where space, tab, newline and backslash stand as three octal digits."""
     if "\\" not in field:
         return field

@@ -29,6 +29,20 @@ class MakeOrAdoptGroup(Step):
         return "make control group " + " ".join(f"{'+'.join(d.controllers) or 'v2'}:{d.path}" for d in self.group.dirs)
 
 
+class AdoptScope(Step):
+    """Take the control group that systemd has made with the container's process in it; on v1 make what it left out."""
+
+    group: Group
+
+    def run(self, stage: Stage) -> None:
+        missing = tuple(own for own in self.group.dirs if own.version == 1 and not os.path.isdir(own.path))
+        if missing:
+            Group(missing).create()
+
+    def describe(self) -> str:
+        return f"take systemd's control group {self.group.dirs[0].path}"
+
+
 class BindGroups(Step):
     """Bind the group's directories at a place like /sys/fs/cgroup: on v2 the one, else one for each hierarchy."""
 
