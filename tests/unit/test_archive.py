@@ -17,8 +17,9 @@ import pytest
 import zstandard
 
 from corten.errors import Error, InvalidInput, NotFound
-from corten.images import sources, store
+from corten.images import sources
 from corten.images.archive import Limits, unpacked
+from corten.images.store import once
 
 Entry = tuple[tarfile.TarInfo, bytes]
 
@@ -418,7 +419,7 @@ def test_what_a_killed_command_left_is_swept_but_not_what_is_being_made(place: P
             signal.pause()
 
         try:
-            store.make(str(archives), "key", stop, "a test")
+            once.make(str(archives), "key", stop, "a test")
         finally:
             os._exit(1)
     assert os.read(read, 1) == b"1"
@@ -452,8 +453,8 @@ def test_an_error_while_making_leaves_nothing_and_is_one_line(place: Place) -> N
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store.make(f"{place.home}/archives", "key", interrupted, "a test")
+        once.make(f"{place.home}/archives", "key", interrupted, "a test")
     (place.home / "blocked").write_text("a file where a directory should be")
     with pytest.raises(Error, match=r"cannot make a test in .*blocked"):
-        store.make(f"{place.home}/blocked", "key", interrupted, "a test")
+        once.make(f"{place.home}/blocked", "key", interrupted, "a test")
     assert list((place.home / "archives").iterdir()) == []

@@ -63,6 +63,6 @@ def directory(path: str) -> str:
 
 def sweep(home: str) -> int:
     """Remove what killed commands have left half made below `home`; the number of directories removed."""
-    from corten.images import store
+    from corten.images.store import once
 
-    return sum(store.sweep(f"{home}/{name}") for name in ("archives", "host"))
+    return sum(once.sweep(f"{home}/{name}") for name in ("archives", "host"))
