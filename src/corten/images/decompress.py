@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     class _Bytes(Protocol):
         def read(self, size: int) -> bytes: ...
 
+    class _Hash(Protocol):
+        def update(self, data: bytes, /) -> None: ...
+
 
 _CHUNK = 1 << 18
 _ZSTD_WINDOW = 1 << 27  # bytes; what zstd itself accepts without --long
@@ -105,10 +108,13 @@ class Unzstd:
 
 
 class Contents:
-    """The unpacked bytes of an archive, held to the limits; `name` is for errors, which are InvalidInput."""
+    """The unpacked bytes of an archive, held to the limits; `name` is for errors, which are InvalidInput.
 
-    def __init__(self, fd: int, name: str, limits: Limits) -> None:
-        self._name, self._limits = name, limits
+    seen: a hash that is given all that is read.
+    """
+
+    def __init__(self, fd: int, name: str, limits: Limits, seen: _Hash | None = None) -> None:
+        self._name, self._limits, self._seen = name, limits, seen
         self._packed = Packed(fd)
         self._stream: _Bytes = _stream(self._packed, name)
         self.count = 0
@@ -125,6 +131,8 @@ class Contents:
         except (ValueError, zlib.error) as error:
             raise InvalidInput(f"archive {self._name!r}: is damaged or truncated: {error}") from None
         self.count += len(data)
+        if self._seen is not None:
+            self._seen.update(data)
         limits = self._limits
         # Headers and padding come on top of what files may hold: at most two blocks for each of them.
         if self.count > limits.total + limits.header + 1024 * limits.entries:

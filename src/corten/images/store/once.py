@@ -9,11 +9,11 @@ Rule: half made means `.new` without a holder of its lock, since a lock dies wit
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 
-from corten.errors import Error, errno_words
+from corten.errors import Error
+from corten.images.store.failures import complaint
 from corten.runtime.removal import remove_tree
 
 TYPE_CHECKING = False
@@ -43,7 +43,7 @@ def make(directory: str, name: str, fill: Callable[[str], None], what: str, mode
             os.unlink(f"{directory}/.{name}.lock")
             os.close(lock)
     except OSError as error:
-        raise Error(_complaint(error, what, directory)) from None
+        raise Error(complaint(error, what, directory)) from None
     return target
 
 
@@ -61,16 +61,6 @@ def _fill(target: str, draft: str, fill: Callable[[str], None]) -> None:
     except BaseException:
         remove_tree(draft)
         raise
-
-
-def _complaint(error: OSError, what: str, directory: str) -> str:
-    words = errno_words(error.errno) if error.errno else str(error)
-    text = f"cannot make {what} in {directory}: {words}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{text}: free some space or set CORTEN_HOME to a directory with more; nothing was left there"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{text}: set CORTEN_HOME to a directory of yours"
-    return text
 
 
 def _lock(path: str, wait: bool) -> int:
