@@ -9,7 +9,7 @@ from corten.engine.options import RunOptions
 from corten.errors import InvalidInput, Unsupported
 from corten.images import sources
 from corten.images.sources import RootSource
-from corten.linux import seccomp
+from corten.linux import seccomp, signals
 from corten.linux.cgroup import group as groups
 from corten.linux.cgroup import layout as layouts
 from corten.linux.cgroup import resources as limits
@@ -44,6 +44,8 @@ def prepare(options: RunOptions, held: bool = False, within: int = 0) -> Prepare
     place = home.directory()
     identity = os.urandom(6).hex()
     source = _root_source(options, place)
+    if source.stop_signal and options.stop_signal == RunOptions._defaults["stop_signal"]:
+        options = options.replace(stop_signal=signals.parse(source.stop_signal))
     spec = specs.to_spec(options, source, specs.host_facts(options), identity)
     if within:
         spec = _within(spec, f"/proc/{within}/ns/user")
@@ -83,7 +85,7 @@ def _within(spec: Spec, user_namespace: str) -> Spec:
 def _root_source(options: RunOptions, place: str) -> RootSource:
     if options.rootfs is not None:
         return RootSource(lowers=(sources.directory(options.rootfs),))
-    return sources.resolve(options.image, home=place)
+    return sources.resolve(options.image, home=place, pull=options.pull, platform=options.platform)
 
 
 def _overlay(options: RunOptions, source: RootSource, directory: str) -> Overlay | None:
@@ -94,8 +96,12 @@ def _overlay(options: RunOptions, source: RootSource, directory: str) -> Overlay
             raise InvalidInput("--writable direct: an image is never written to; it needs --rootfs")
         return None
     layer = {"throwaway": directory, "tmpfs": ""}.get(writable, writable)
-    below = tuple(Below(own.target, own.lowers, own.target.strip("/").replace("/", "-")) for own in source.layers)
-    return Overlay(source.lowers, layer, below=below)
+    below = [Below(own.target, own.lowers, own.target.strip("/").replace("/", "-")) for own in source.layers]
+    if options.read_only:  # else there is no difference: all that is written goes with the container
+        taken = {mount.target for mount in options.mounts}
+        free = [target for target in source.volumes if target not in taken]
+        below += [Below(target, (), f"volume-{number}") for number, target in enumerate(free)]
+    return Overlay(source.lowers, layer, below=tuple(below), holds=source.holds)
 
 
 def _limits(

@@ -130,7 +130,7 @@ class Store:
         digest, size = self.blobs.put(manifests.serialise(manifest))
         image = self.image(digest)
         if not tags:
-            self._keep_without_name(image.descriptor)
+            self._keep_without_name(Name("", image.descriptor, config=manifest.config.digest))
         for tag in tags:
             self.tag(image, tag)
         return image.replace(names=tuple(map(str, tags)))
@@ -140,16 +140,17 @@ class Store:
         import time
 
         old = self.names.get(reference)
-        self.names.set(Name(str(reference), image.descriptor, index, int(time.time())))
+        config = image.manifest.config.digest
+        self.names.set(Name(str(reference), image.descriptor, index, int(time.time()), config))
         self.names.remove(image.digest)  # it has a name now
         if old and old.manifest.digest != image.digest:
-            self._keep_without_name(old.manifest)
+            self._keep_without_name(old)
 
-    def _keep_without_name(self, descriptor: Descriptor) -> None:
+    def _keep_without_name(self, record: Name) -> None:
         import time
 
-        if not any(name.manifest.digest == descriptor.digest for name in self.names.all()):
-            self.names.set(Name("", descriptor, None, int(time.time())))
+        if not any(name.manifest.digest == record.manifest.digest for name in self.names.all()):
+            self.names.set(record.replace(name="", index=None, since=int(time.time())))
 
     def untag(self, reference: Reference) -> None:
         """Take a name away; an image without another is garbage now, and the next `prune` takes it. NotFound."""
@@ -164,9 +165,9 @@ class Store:
         manifest = manifests.parse(data, f"manifest {digest}")
         if not isinstance(manifest, Manifest):
             raise InvalidInput(f"manifest {digest}: is an index of images, not an image")
-        place = f"config {manifest.config.digest}"
-        config = manifests.parse_config(self.blobs.read(manifest.config.digest, manifests.LARGEST_CONFIG), place)
+        config = self.config(manifest.config.digest)
         if len(config.diff_ids) != len(manifest.layers):
+            place = f"config {manifest.config.digest}"
             raise InvalidInput(f"{place}: lists {len(config.diff_ids)} layers, but there are {len(manifest.layers)}")
         return Image(digest, len(data), manifest, config)
 
@@ -176,6 +177,13 @@ class Store:
         Digests: of the manifest, of the index it came by, or of the configuration (docker's image id). InvalidInput:
         the text is no reference, or several images begin so.
         """
+        record = self.record(text, default_registry)
+        if record is None:
+            return None
+        return self.image(record.manifest.digest).replace(names=(record.name,) if record.name else ())
+
+    def record(self, text: str, default_registry: str = references.DEFAULT_REGISTRY) -> Name | None:
+        """The same without a look at the image itself."""
         record: Name | None = None
         if not references.is_digest(text):
             try:
@@ -187,9 +195,7 @@ class Store:
                 record = self.names.get(reference) or self._by_digest(reference)
         if record is None and references.is_prefix(text):
             record = self._by_prefix(text if ":" in text else f"sha256:{text}")
-        if record is None:
-            return None
-        return self.image(record.manifest.digest).replace(names=(record.name,) if record.name else ())
+        return record
 
     def _by_digest(self, reference: Reference) -> Name | None:
         """`name@digest` is also known if that content came under another tag of the same name."""
@@ -204,9 +210,7 @@ class Store:
     def _by_prefix(self, prefix: str) -> Name | None:
         found: dict[str, Name] = {}
         for record in self.names.all():
-            digests = [record.manifest.digest, record.index.digest if record.index else ""]
-            if not any(digest.startswith(prefix) for digest in digests):
-                digests = [self.image(record.manifest.digest).manifest.config.digest]
+            digests = record.manifest.digest, record.index.digest if record.index else "", record.config
             if any(digest.startswith(prefix) for digest in digests):
                 found[record.manifest.digest] = record
         if len(found) > 1:
@@ -222,6 +226,10 @@ class Store:
             yield self.image(digest).replace(names=tuple(name for name in found if name))
 
     # --- running
+
+    def config(self, digest: str) -> Config:
+        """A configuration by its digest. NotFound, InvalidInput."""
+        return manifests.parse_config(self.blobs.read(digest, manifests.LARGEST_CONFIG), f"config {digest}")
 
     def lowers(self, image: Image) -> tuple[str, ...]:
         """The directories of an image's layers, topmost first, as an overlay wants them. Missing ones are unpacked."""

@@ -29,13 +29,15 @@ class Name(Record):
     """What a name stands for.
 
     name: the whole reference as text, "" for an image without one; manifest: of the image for one platform; index: of
-    what the registry has under the name, if that is more than one platform; since: when it got the name (Unix time, s).
+    what the registry has under the name, if that is more than one platform; since: when it got the name (Unix time, s);
+    config: the digest of its configuration, so that it can be run without a look at the manifest.
     """
 
     name: str
     manifest: Descriptor
     index: Descriptor | None = None
     since: int = 0
+    config: str = ""
 
 
 class Names:
@@ -57,7 +59,8 @@ class Names:
         try:
             found = loads(text.decode())
             index = found.get("index")
-            return Name(found["name"], _descriptor(found["manifest"]), index and _descriptor(index), found["since"])
+            manifest = _descriptor(found["manifest"])
+            return Name(found["name"], manifest, index and _descriptor(index), found["since"], found["config"])
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InvalidInput(f"{self.directory}/{file_name}: is damaged: remove it and get the image again") from None
 
@@ -80,7 +83,7 @@ class Names:
         data: dict[str, object] = {"name": record.name, "manifest": _plain(record.manifest)}
         if record.index:
             data["index"] = _plain(record.index)
-        data["since"] = record.since
+        data.update(since=record.since, config=record.config)
         try:
             os.makedirs(self.directory, exist_ok=True)
             fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
