@@ -364,15 +364,16 @@ def test_holes_stay_holes(place: Place, tmp_path: Path) -> None:
 def test_paths_that_are_no_archives(place: Place, tmp_path: Path) -> None:
     home = str(place.home)
     for image, words, kind in (
-        ("debian", "image 'debian': not found: images come from 'host', a tar archive", NotFound),
+        ("debian", "image 'debian': is not in the store", NotFound),
         ("./missing.tar", "no such file", NotFound),
         ("missing.tar.zst", "no such file", NotFound),
         (str(tmp_path), "use --rootfs", InvalidInput),
         ("/dev/null", "not a regular file", InvalidInput),
-        ("a\0/b", "not a path", InvalidInput),
+        ("./a\0/b", "not a path", InvalidInput),
+        ("a\0/b", "is no part of a name", InvalidInput),
     ):
         with pytest.raises(kind) as caught:
-            sources.resolve(image, home=home)
+            sources.resolve(image, home=home, pull="never")
         assert words in str(caught.value)
     os.mkfifo(tmp_path / "pipe.tar")
     with pytest.raises(InvalidInput, match="not a regular file"):

@@ -23,6 +23,12 @@ from corten.runtime.plan import Plan
 from corten.runtime.spec import Spec
 from corten.runtime.steps.root import Below
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from corten.images.registry.watching import Watcher
+
 
 class Prepared(Record):
     """A container that could be started now. not_applied: limits left out because of `best_effort`, a line each."""
@@ -33,17 +39,21 @@ class Prepared(Record):
     not_applied: tuple[str, ...] = ()
 
 
-def prepare(options: RunOptions, held: bool = False, within: int = 0) -> Prepared:
+def prepare(
+    options: RunOptions, held: bool = False, within: int = 0, watch: Callable[[], Watcher] | None = None
+) -> Prepared:
     """Decide everything about a container. InvalidInput, NotFound, Unsupported: it cannot be made here.
 
     held: it runs nothing and waits to be entered (`Plan.held`); within: a process of the host whose user namespace,
-    with the maps that the options ask for, it shares, and below whose PID namespace its own is made; 0 for none.
+    with the maps that the options ask for, it shares, and below whose PID namespace its own is made; 0 for none;
+    watch: gives who is told how the fetching of an image goes.
 
-    Archives are unpacked and filters compiled if that has not been done before; nothing else is changed.
+    Archives are unpacked, images fetched and filters compiled if that has not been done before; nothing else is
+    changed.
     """
     place = home.directory()
     identity = os.urandom(6).hex()
-    source = _root_source(options, place)
+    source = _root_source(options, place, watch)
     if source.stop_signal and options.stop_signal == RunOptions._defaults["stop_signal"]:
         options = options.replace(stop_signal=signals.parse(source.stop_signal))
     spec = specs.to_spec(options, source, specs.host_facts(options), identity)
@@ -82,10 +92,12 @@ def _within(spec: Spec, user_namespace: str) -> Spec:
     return spec.replace(linux=spec.linux.replace(namespaces=spaces))
 
 
-def _root_source(options: RunOptions, place: str) -> RootSource:
+def _root_source(options: RunOptions, place: str, watch: Callable[[], Watcher] | None) -> RootSource:
     if options.rootfs is not None:
         return RootSource(lowers=(sources.directory(options.rootfs),))
-    return sources.resolve(options.image, home=place, pull=options.pull, platform=options.platform)
+    return sources.resolve(
+        options.image, home=place, pull=options.pull, platform=options.platform, watch=watch
+    )
 
 
 def _overlay(options: RunOptions, source: RootSource, directory: str) -> Overlay | None:

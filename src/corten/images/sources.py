@@ -13,6 +13,9 @@ from corten.images.root_source import Bind, Layer, RootSource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from corten.images.registry.watching import Watcher
     from corten.images.store.images import Store
     from corten.images.store.names import Name
 
@@ -22,13 +25,15 @@ _ARCHIVE_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 _USUAL_PLACES = ("bin", "usr/bin", "sbin", "usr/sbin", "usr/local/bin")
 
 
-def resolve(image: str, *, home: str, pull: str = "missing", platform: str = "") -> RootSource:
+def resolve(
+    image: str, *, home: str, pull: str = "missing", platform: str = "", watch: Callable[[], Watcher] | None = None
+) -> RootSource:
     """The root of an image: `host`, the path of a tar archive (plain, gzip or zstd), or an image of a registry.
 
-    home: a directory of ours, where images, unpacked archives and the parts of `host` are kept; pull: whether an image is
-    fetched from its registry: always, missing (if it is not in the store) or never; platform: of the image that is
-    wanted, "" for this machine's. NotFound: no such image; InvalidInput: it is damaged or hostile; Error: no space, no
-    permission, no answer from the registry.
+    home: a directory of ours, where images, unpacked archives and the parts of `host` are kept; pull: whether an image
+    is fetched from its registry: always, missing (if it is not in the store) or never; platform: of the image that is
+    wanted, "" for this machine's; watch: gives who is told how that goes. NotFound: no such image; InvalidInput: it is
+    damaged or hostile; Error: no space, no permission, no answer from the registry.
     """
     if image == "host":
         from corten.images import host
@@ -44,10 +49,11 @@ def resolve(image: str, *, home: str, pull: str = "missing", platform: str = "")
     record = store.record(image) if pull != "always" else None
     if record is None:
         if pull == "never":
-            raise NotFound(f"image {image!r}: is not in the store: leave --pull never out, or give a tar archive's path")
+            raise NotFound(f"image {image!r}: is not in the store: leave --pull never out, or give an archive's path")
         from corten.images.registry.pulling import pull as fetch
+        from corten.images.registry.watching import SILENT
 
-        record = fetch(store, image, platform)
+        record = fetch(store, image, platform, watch() if watch else SILENT)
     return _of_image(store, record)
 
 

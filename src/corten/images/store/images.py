@@ -63,10 +63,13 @@ class Image(Record):
 
 
 class Using:
-    """A shared lock on the store, for a `with` block: nothing that was made meanwhile is taken for garbage."""
+    """A lock on the store, for a `with` block: nothing that was made meanwhile is taken for garbage.
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    alone: for who looks for garbage; BlockingIOError if others are making something.
+    """
+
+    def __init__(self, path: str, alone: bool = False) -> None:
+        self._path, self._alone = path, alone
 
     def __enter__(self) -> Self:
         try:
@@ -74,7 +77,11 @@ class Using:
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise Error(complaint(error, "a lock", os.path.dirname(self._path))) from None
-        fcntl.flock(self._fd, fcntl.LOCK_SH)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB if self._alone else fcntl.LOCK_SH)
+        except BaseException:
+            os.close(self._fd)
+            raise
         return self
 
     def __exit__(
@@ -86,14 +93,29 @@ class Using:
 class Store:
     """The images below a home directory of Corten (`corten.engine.home.directory()`). Making one costs nothing.
 
-    Safe for any number of processes and threads at once; each may be killed at any moment.
+    Safe for any number of processes and threads at once; each may be killed at any moment. default_registry: what
+    names without one mean; None: as the configuration says.
     """
 
-    def __init__(self, home: str) -> None:
+    def __init__(self, home: str, default_registry: str | None = None) -> None:
+        self._default = default_registry
         self.directory = f"{home}/images"
         self.blobs = Blobs(f"{self.directory}/blobs")
         self.layers = Layers(f"{self.directory}/layers")
         self.names = Names(f"{self.directory}/names")
+
+    @property
+    def default_registry(self) -> str:
+        """What names without a registry mean."""
+        if self._default is None:
+            from corten.images.registry import configuration
+
+            self._default = configuration.load().default
+        return self._default
+
+    def reference(self, text: str) -> Reference:
+        """A reference that a person wrote. InvalidInput."""
+        return references.parse(text, self.default_registry)
 
     def using(self) -> Using:
         """For a `with` block around making blobs, layers and images: what is made in it is not swept before its end."""
@@ -171,23 +193,23 @@ class Store:
             raise InvalidInput(f"{place}: lists {len(config.diff_ids)} layers, but there are {len(manifest.layers)}")
         return Image(digest, len(data), manifest, config)
 
-    def find(self, text: str, default_registry: str = references.DEFAULT_REGISTRY) -> Image | None:
+    def find(self, text: str) -> Image | None:
         """The image that a person means by a reference, a digest or the first digits of one; None if there is none.
 
         Digests: of the manifest, of the index it came by, or of the configuration (docker's image id). InvalidInput:
         the text is no reference, or several images begin so.
         """
-        record = self.record(text, default_registry)
+        record = self.record(text)
         if record is None:
             return None
         return self.image(record.manifest.digest).replace(names=(record.name,) if record.name else ())
 
-    def record(self, text: str, default_registry: str = references.DEFAULT_REGISTRY) -> Name | None:
+    def record(self, text: str) -> Name | None:
         """The same without a look at the image itself."""
         record: Name | None = None
         if not references.is_digest(text):
             try:
-                reference = references.parse(text, default_registry)
+                reference = self.reference(text)
             except InvalidInput:
                 if not references.is_prefix(text):
                     raise
