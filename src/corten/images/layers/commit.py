@@ -16,11 +16,14 @@ from corten.images.manifests import LAYER, LAYER_GZIP, LAYER_ZSTD, Descriptor
 from corten.images.store.failures import complaint
 from corten.images.store.images import Layer, Store
 from corten.linux import syscalls
+from corten.runtime import helper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import tarfile
     from collections.abc import Callable, Iterator
+
+    from corten.runtime.helper import Maps
 
 _CHUNK = 1 << 20
 _XATTR = "SCHILY.xattr."
@@ -50,8 +53,11 @@ def commit(store: Store, upper: str, *, packing: str = "gzip", epoch: int | None
                 seen.update(data)
                 draft.write(pack.compress(data))
 
-            settled = os.geteuid() == 0
-            write_archive(upper, write, epoch, settle=settled)
+            maps = helper.own_maps()
+            if maps:
+                _write_in_helper(upper, write, epoch, maps)
+            else:
+                write_archive(upper, write, epoch, settle=True, trusted=os.geteuid() == 0)
             draft.write(pack.flush())
             digest, size = draft.commit(), draft.size
         diff_id = f"sha256:{seen.hexdigest()}"
@@ -65,6 +71,32 @@ def commit(store: Store, upper: str, *, packing: str = "gzip", epoch: int | None
     return Layer(Descriptor(_TYPES[packing], digest, size), diff_id)
 
 
+def _write_in_helper(upper: str, write: Callable[[bytes], None], epoch: int | None, maps: Maps) -> None:
+    """An ordinary user's tree has files of its other ids: what reads it is root in a user namespace that has them."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    where = "corten.images.layers.commit:write_to"
+
+    def work() -> None:
+        try:
+            helper.call(where, (os.path.abspath(upper), epoch), (writing,), maps)
+        finally:
+            os.close(writing)
+
+    with ThreadPoolExecutor(1) as pool, open(reading, "rb", 0) as pieces:
+        done = pool.submit(work)
+        while data := pieces.read(_CHUNK):
+            write(data)
+        done.result()
+
+
+def write_to(directory: str, epoch: int | None, fd: int) -> None:
+    """`write_archive` into a descriptor, with times settled."""
+    with open(fd, "wb", 1 << 16) as out:
+        write_archive(directory, out.write, epoch, settle=True)
+
+
 def _sync(directory: str) -> None:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -74,9 +106,18 @@ def _sync(directory: str) -> None:
 
 
 def write_archive(
-    directory: str, write: Callable[[bytes], None], epoch: int | None = None, settle: bool = False
+    directory: str,
+    write: Callable[[bytes], object],
+    epoch: int | None = None,
+    settle: bool = False,
+    trusted: bool = False,
+    flat: bool = False,
 ) -> None:
-    """The tar archive of a directory in overlay form, in pieces. settle: make times on disk what the archive says."""
+    """The tar archive of a directory in overlay form, in pieces.
+
+    settle: make times and marks on disk what the archive says; trusted: we are root, so that marks can be for all kinds
+    of overlays; flat: nothing lies below, so what stands for deleted names is left out.
+    """
     import tarfile
 
     links: dict[tuple[int, int], str] = {}
@@ -87,6 +128,8 @@ def write_archive(
         entry = tarfile.TarInfo(name)
         entry.mtime = seconds
         if _is_whiteout(about):
+            if flat:
+                continue
             above, _, last = name.rpartition("/")
             entry.name = f"{above}/{PREFIX}{last}" if above else f"{PREFIX}{last}"
             entry.mode = 0o600
@@ -100,13 +143,21 @@ def write_archive(
             entry.type, entry.linkname = tarfile.LNKTYPE, first
             write(_header(entry))
             continue
-        _describe(entry, path, about, write, settle)
+        if _describe(entry, path, about, write) and not flat:
+            if settle:
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                set_opaque(fd, trusted)
+                os.close(fd)
+            mark = tarfile.TarInfo(f"{name}/{OPAQUE}" if name != "." else OPAQUE)
+            mark.mode, mark.mtime = 0o600, seconds
+            write(_header(mark))
     write(b"\0" * (2 * tarfile.BLOCKSIZE))
 
 
 def _describe(
-    entry: tarfile.TarInfo, path: str, about: os.stat_result, write: Callable[[bytes], None], settle: bool
-) -> None:
+    entry: tarfile.TarInfo, path: str, about: os.stat_result, write: Callable[[bytes], object]
+) -> bool:
+    """Write one entry; whether it is an opaque directory."""
     import tarfile
 
     kind = stat.S_IFMT(about.st_mode)
@@ -119,14 +170,6 @@ def _describe(
     elif kind == stat.S_IFDIR:
         entry.type = tarfile.DIRTYPE
         write(_header(entry))
-        if opaque:
-            if settle:
-                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                set_opaque(fd, trusted=True)
-                os.close(fd)
-            mark = tarfile.TarInfo(f"{entry.name}/{OPAQUE}" if entry.name != "." else OPAQUE)
-            mark.mode, mark.mtime = 0o600, entry.mtime
-            write(_header(mark))
     elif kind == stat.S_IFLNK:
         entry.type, entry.linkname = tarfile.SYMTYPE, os.readlink(path)
         write(_header(entry))
@@ -137,6 +180,7 @@ def _describe(
         entry.type = tarfile.CHRTYPE if kind == stat.S_IFCHR else tarfile.BLKTYPE
         entry.devmajor, entry.devminor = os.major(about.st_rdev), os.minor(about.st_rdev)
         write(_header(entry))
+    return opaque
 
 
 def _header(entry: tarfile.TarInfo) -> bytes:
@@ -181,7 +225,7 @@ def _is_users(name: str) -> bool:
     return name.startswith("user.") and not name.startswith("user.overlay.")
 
 
-def _contents(path: str, size: int, write: Callable[[bytes], None]) -> None:
+def _contents(path: str, size: int, write: Callable[[bytes], object]) -> None:
     """Exactly `size` bytes of a file, and what fills up its last block."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

@@ -10,7 +10,7 @@ import fcntl
 import os
 import threading
 
-from corten.images.layers.unpacking import unpack_layer
+from corten.images.layers.unpacking import unpack_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ class Flow:
 
     def _unpack(self, reading: int) -> None:
         try:
-            self._store.layers.make(
-                self._layer.diff_id, lambda tree: unpack_layer(reading, self._layer.diff_id, tree)
-            )
+            self._store.layers.make(self._layer.diff_id, lambda tree: unpack_from(reading, self._layer, tree))
         except BaseException as error:  # it is raised again in the thread that waits for it
             self._failure = error
         finally:

@@ -16,10 +16,13 @@ import stat
 
 from corten.images.unpack import About, Refused, Tree
 from corten.linux import paths
+from corten.linux.idmap import to_host
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import tarfile
+
+    from corten.runtime.helper import Maps
 
 PREFIX = ".wh."
 OPAQUE = ".wh..wh..opq"
@@ -28,11 +31,15 @@ OPAQUE_NAMES = ("trusted.overlay.opaque", "user.overlay.opaque")
 
 
 class LayerTree(Tree):
-    """The directory being filled. in_userns: device nodes cannot be made, and are left out."""
+    """The directory being filled. maps: of the user namespace that this process is in, None for the machine's own.
 
-    def __init__(self, root: int, directory: str, in_userns: bool) -> None:
+    Only root there can make device nodes; others leave them out.
+    """
+
+    def __init__(self, root: int, directory: str, maps: Maps | None) -> None:
         super().__init__(root, directory)
-        self.in_userns = in_userns
+        self._maps = maps
+        self._trusted = self.privileged and maps is None
         self._opaque: set[tuple[str, ...]] = set()
         self._deleted: set[tuple[str, ...]] = set()
 
@@ -47,6 +54,15 @@ class LayerTree(Tree):
         elif not name.startswith(_OTHERS):
             self._delete(parts[:-1], name[len(PREFIX) :])
         return True
+
+    def add(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        """Make one member. Refused: it belongs to somebody whom this user namespace does not have."""
+        if self._maps:
+            for kind, number, maps in (("user", member.uid, self._maps[0]), ("group", member.gid, self._maps[1])):
+                if to_host(number, maps) is None:
+                    most = sum(one.size for one in maps)
+                    raise Refused(f"it belongs to {kind} {number}, but there are {most} here: see /etc/sub{kind[0]}id")
+        super().add(archive, member)
 
     def _delete(self, above: tuple[str, ...], name: str) -> None:
         if name in ("", ".", ".."):
@@ -85,7 +101,7 @@ class LayerTree(Tree):
 
     def make_device(self, parts: tuple[str, ...], member: tarfile.TarInfo, about: About) -> None:
         """As the archive says; which of them a container may open is decided by its list of devices."""
-        if self.in_userns:
+        if not self._trusted:
             return
         kind = stat.S_IFCHR if member.ischr() else stat.S_IFBLK
         parent = self.place(parts)
@@ -102,7 +118,7 @@ class LayerTree(Tree):
             except (FileNotFoundError, NotADirectoryError):
                 continue  # replaced by a later member
             try:
-                set_opaque(fd, self.privileged and not self.in_userns)
+                set_opaque(fd, self._trusted)
             finally:
                 os.close(fd)
         super().finish()

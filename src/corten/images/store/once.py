@@ -14,7 +14,7 @@ import os
 
 from corten.errors import Error
 from corten.images.store.failures import complaint
-from corten.runtime.removal import remove_tree
+from corten.runtime.removal import remove_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def make(directory: str, name: str, fill: Callable[[str], None], what: str, mode
 
 
 def _fill(target: str, draft: str, fill: Callable[[str], None]) -> None:
-    remove_tree(draft)
+    remove_all(draft)
     os.mkdir(draft, 0o700)
     # In a set-group-id directory all of it would get a group that the user's namespace may not have: an overlay
     # then refuses to copy it up (EOVERFLOW).
@@ -59,7 +59,7 @@ def _fill(target: str, draft: str, fill: Callable[[str], None]) -> None:
         os.chmod(draft, 0o755)  # noqa: S103 - what is in it is for the container's users
         os.rename(draft, target)
     except BaseException:
-        remove_tree(draft)
+        remove_all(draft)
         raise
 
 
@@ -96,7 +96,7 @@ def sweep(directory: str) -> int:
             continue
         try:
             if os.path.isdir(f"{directory}/.{name}.new"):
-                remove_tree(f"{directory}/.{name}.new")
+                remove_all(f"{directory}/.{name}.new")
                 swept += 1
         finally:
             os.unlink(f"{directory}/.{name}.lock")
@@ -134,7 +134,7 @@ def remove(directory: str, name: str) -> bool:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.rename(path, doomed)  # killed from here on, it is half made
-            remove_tree(doomed)
+            remove_all(doomed)
         finally:
             os.close(fd)
     except BlockingIOError:

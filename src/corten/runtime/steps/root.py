@@ -181,7 +181,7 @@ def _overlay(lowers: tuple[str, ...], layer: str) -> int:
         if len(os.fsencode(escaped)) <= _LONGEST_OPTION:
             overlay = mounts.new("overlay", (f"lowerdir={escaped}", *writes))
         else:
-            overlay = _overlay_of_many(lowers, writes)
+            overlay = overlay_of_many(lowers, writes)
     except mounts.MountError as error:
         if error.errno == errno.EINVAL:  # an overlay, NFS and their like cannot be written to through an overlay
             remedy = "writes must go to a local disk: set CORTEN_HOME to a directory there, or --writable tmpfs"
@@ -196,7 +196,7 @@ def _overlay(lowers: tuple[str, ...], layer: str) -> int:
     return overlay
 
 
-def _overlay_of_many(lowers: tuple[str, ...], options: tuple[str, ...]) -> int:
+def overlay_of_many(lowers: tuple[str, ...], options: tuple[str, ...]) -> int:
     """An overlay whose lower directories do not fit into one option: they are named by descriptor, then one by one."""
     here = os.open(".", os.O_PATH | os.O_CLOEXEC)
     opened = []
