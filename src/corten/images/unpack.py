@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
     from corten.images.archive import Limits
 
+    class Taker(Protocol):
+        """Takes the members of an archive."""
+
+        def add(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+            """Take one. Refused: it is hostile; OSError: the file system does not want it."""
+
     class _Source(Protocol):
         def read(self, size: int) -> bytes: ...
         def seek(self, position: int) -> int: ...
@@ -71,7 +77,7 @@ def fill(contents: Contents, name: str, tree: Tree, limits: Limits) -> None:
     """The same for contents that are being read, into a tree, whose root is closed in the end."""
     root = tree.root
     try:
-        _members(contents, name, tree, limits)
+        read(contents, name, tree, limits)
         tree.finish()
         # It gets its final name next: after a crash of the machine that must not stand for empty files.
         syscalls.call("syncfs", root)
@@ -80,7 +86,8 @@ def fill(contents: Contents, name: str, tree: Tree, limits: Limits) -> None:
         os.close(root)
 
 
-def _members(contents: Contents, name: str, tree: Tree, limits: Limits) -> None:
+def read(contents: Contents, name: str, tree: Taker, limits: Limits) -> None:
+    """Hand the members of an archive, one after the other, to who takes them. InvalidInput: damaged, hostile."""
     damaged = f"archive {name!r}: is damaged or truncated: "
     try:
         contents.allow(limits.header)

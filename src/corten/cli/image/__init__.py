@@ -23,6 +23,7 @@ COMMANDS = {
     "save": ("archives", "save", "Write images to an archive"),
     "load": ("archives", "load", "Read images from an archive"),
     "import": ("archives", "import_", "Make an image of a root file system in a tar archive"),
+    "export": ("archives", "export", "Write the root file system of an image to a tar archive"),
 }
 ALIASES = {"list": "ls", "remove": "rm"}
 

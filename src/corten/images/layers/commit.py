@@ -192,7 +192,7 @@ def _header(entry: tarfile.TarInfo) -> bytes:
 def _walk(directory: str, above: str) -> Iterator[tuple[str, str, os.stat_result]]:
     """(path, name in the archive, stat) of everything below, a directory before what is in it, sorted by name."""
     if not above:
-        yield directory, ".", os.lstat(directory)
+        yield f"{directory}/.", ".", os.stat(directory)  # which may be a link of /proc
     with os.scandir(directory) as entries:
         found = sorted((entry.name for entry in entries), key=os.fsencode)
     for own in found:

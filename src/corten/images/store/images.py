@@ -152,7 +152,7 @@ class Store:
         digest, size = self.blobs.put(manifests.serialise(manifest))
         image = self.image(digest)
         if not tags:
-            self._keep_without_name(Name("", image.descriptor, config=manifest.config.digest))
+            self.keep(image)
         for tag in tags:
             self.tag(image, tag)
         return image.replace(names=tuple(map(str, tags)))
@@ -173,6 +173,10 @@ class Store:
 
         if not any(name.manifest.digest == record.manifest.digest for name in self.names.all()):
             self.names.set(record.replace(name="", index=None, since=int(time.time())))
+
+    def keep(self, image: Image) -> None:
+        """Keep an image that has no name from being garbage, until somebody prunes."""
+        self._keep_without_name(Name("", image.descriptor, config=image.manifest.config.digest))
 
     def untag(self, reference: Reference) -> None:
         """Take a name away; an image without another is garbage now, and the next `prune` takes it. NotFound."""
@@ -255,6 +259,10 @@ class Store:
 
     def lowers(self, image: Image) -> tuple[str, ...]:
         """The directories of an image's layers, topmost first, as an overlay wants them. Missing ones are unpacked."""
+        return tuple(self.lower(layer) for layer in reversed(image.layers))
+
+    def lower(self, layer: Layer) -> str:
+        """The directory of one layer."""
         from corten.images.layers.unpacking import ensure
 
-        return tuple(ensure(self, layer) for layer in reversed(image.layers))
+        return ensure(self, layer)

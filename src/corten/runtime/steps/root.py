@@ -174,7 +174,7 @@ def make_layer(path: str, names: tuple[str, ...], uid: int = 0, gid: int = 0) ->
 
 def _overlay(lowers: tuple[str, ...], layer: str) -> int:
     # In a user namespace only user.* attributes may be written, hence userxattr; elsewhere trusted.* are safer.
-    extra = ("userxattr",) if _in_user_namespace() else ()
+    extra = ("userxattr",) if in_user_namespace() else ()
     writes = (f"upperdir={layer}/upper", f"workdir={layer}/work", *extra)
     escaped = ":".join(path.replace("\\", "\\\\").replace(":", "\\:") for path in lowers)
     try:
@@ -213,7 +213,8 @@ def overlay_of_many(lowers: tuple[str, ...], options: tuple[str, ...]) -> int:
             os.close(fd)
 
 
-def _in_user_namespace() -> bool:
+def in_user_namespace() -> bool:
+    """Whether this process is in another user namespace than the machine's own."""
     with open("/proc/self/uid_map") as file:
         return file.read().split() != ["0", "0", "4294967295"]
 
