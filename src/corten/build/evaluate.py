@@ -1,4 +1,4 @@
-"""The instructions of a stage made into steps with everything in them decided, and into the image's configuration. Pure.
+"""The instructions of a stage as steps with everything in them decided, and the configuration of the image. Pure.
 
 Rule 1: variables in an instruction are those from before it: ENV a=1 b=$a does not see its own a.
 Rule 2: ENV holds over ARG; an ARG counts from its line on, and only in its own stage.
@@ -285,7 +285,7 @@ class _State:
         found = dict(self.config.get("ExposedPorts") or {})
         for written in one.ports:
             for word in expand_words(written, self.values, self.setting.escape):
-                found.update(dict.fromkeys(_ports(word), {}))
+                found.update({port: {} for port in _ports(word)})
         self.set(ExposedPorts=found)
 
     def volume(self, one: i.Volume) -> None:

@@ -147,4 +147,5 @@ def _heredoc(
             return mark.replace(content=content), at
         content += f"{text}\n"
     instruction = line.split(None, 1)[0].upper()
-    raise ContainerfileError(file, number, instruction, f"the here-document {mark.name} has no end: no line is {mark.name}")
+    why = f"the here-document {mark.name} has no end: no line is {mark.name}"
+    raise ContainerfileError(file, number, instruction, why)

@@ -72,7 +72,7 @@ def read_stages(
         if isinstance(one, i.From):
             base, wanted = (_expanded(word, values, escape, file, one) for word in (one.image, one.platform))
             if not base:
-                raise ContainerfileError(file, one.line, "FROM", f"the image {one.image} is empty: a variable is not set")
+                raise ContainerfileError(file, one.line, "FROM", f"{one.image} is empty: a variable is not set")
             if one.name and any(stage.name == one.name for stage in stages):
                 raise ContainerfileError(file, one.line, "FROM", f"there is a stage {one.name} already")
             body = []
@@ -129,7 +129,7 @@ def dependencies(file: Containerfile, number: int) -> tuple[int, ...]:
 
 
 def needed(file: Containerfile, target: str = "") -> tuple[int, ...]:
-    """The stages to build for a target (empty: the last one), each after those it needs. InvalidInput: no such target."""
+    """The stages to build for a target (empty: the last), each after those it needs. InvalidInput: no such target."""
     goal: int | None = len(file.stages) - 1
     if target:
         goal = file.find(target, len(file.stages))

@@ -22,7 +22,8 @@ def one(text: str) -> Instruction:
 
 
 def test_lines_are_continued_over_comments_and_empty_lines() -> None:
-    source = read_lines("\ufeff# a comment\nRUN a \\\n  # not this\n\n  b \\  \n c\n\nRUN d\r\nRUN e\\\\\nRUN f \\\n", "C")
+    text = "\ufeff# a comment\nRUN a \\\n  # not this\n\n  b \\  \n c\n\nRUN d\r\nRUN e\\\\\nRUN f \\\n"
+    source = read_lines(text, "C")
     assert [(line.number, line.text) for line in source.lines] == [
         (2, "RUN a   b  c"),
         (8, "RUN d"),

@@ -19,7 +19,9 @@ def stages(text: str, **given: str) -> Containerfile:
     return read_stages(*parse(text), given, platform_args("x86_64"))
 
 
-def done(text: str, base: dict[str, Any] | None = None, global_args: tuple[tuple[str, str], ...] = (), **given: str) -> list[Done]:
+def done(
+    text: str, base: dict[str, Any] | None = None, global_args: tuple[tuple[str, str], ...] = (), **given: str
+) -> list[Done]:
     instructions = parse(text)[1]
     return list(evaluate(instructions, base or {}, Setting("C", "\\", tuple(given.items()), global_args)))
 
@@ -48,7 +50,7 @@ def test_a_stage_may_be_called_like_its_image() -> None:
     [
         ("RUN x\nFROM a\n", "Containerfile:1: RUN: comes before the first FROM"),
         ("# nothing\n", "Containerfile: has no FROM"),
-        ("FROM $X\n", r"Containerfile:1: FROM: the image \$X is empty"),
+        ("FROM $X\n", r"Containerfile:1: FROM: \$X is empty"),
         ("FROM a AS b\nFROM c AS b\n", "Containerfile:2: FROM: there is a stage b already"),
         ("FROM ${X\n", "Containerfile:1: FROM: .*not closed"),
     ],
@@ -99,7 +101,8 @@ def test_scopes_of_arguments() -> None:
 
 
 def test_run_forms() -> None:
-    text = 'RUN a $B\nRUN ["x", "$y"]\nSHELL ["/bin/bash", "-ec"]\nRUN a\nRUN <<E\n b\nE\nRUN <<E\n#!/bin/x\nc\nE\nRUN cat <<E -\nd\nE\n'
+    text = 'RUN a $B\nRUN ["x", "$y"]\nSHELL ["/bin/bash", "-ec"]\nRUN a\n'
+    text += 'RUN <<E\n b\nE\nRUN <<E\n#!/bin/x\nc\nE\nRUN cat <<E -\nd\nE\n'
     found = [one.step for one in done(text) if one.step]
     assert [(step.argv, step.script) for step in found if isinstance(step, RunStep)] == [
         (("/bin/sh", "-c", "a $B"), ""),
@@ -112,7 +115,8 @@ def test_run_forms() -> None:
 
 
 def test_copies() -> None:
-    text = "WORKDIR /w\nWORKDIR sub\nARG O=7\nCOPY --chown=$O:x a b c/\nCOPY <<F <<'G' /x/\n$O\"'\\$\nF\n$O\nG\nCOPY . .\n"
+    text = "WORKDIR /w\nWORKDIR sub\nARG O=7\nCOPY --chown=$O:x a b c/\n"
+    text += "COPY <<F <<'G' /x/\n$O\"'\\$\nF\n$O\nG\nCOPY . .\n"
     found = [one.step for one in done(text)]
     assert found[0] == DirectoryStep("/w", "")
     assert found[1] == DirectoryStep("/w/sub", "")
@@ -123,7 +127,8 @@ def test_copies() -> None:
 
 def test_configuration() -> None:
     text = (
-        "ENV A=1\nLABEL l=$A\nEXPOSE 80 90-91/udp $A\nVOLUME /v$A\nUSER u$A\nSTOPSIGNAL SIGTERM\nCMD a b\nENTRYPOINT [\"e\"]\n"
+        "ENV A=1\nLABEL l=$A\nEXPOSE 80 90-91/udp $A\nVOLUME /v$A\nUSER u$A\nSTOPSIGNAL SIGTERM\nCMD a b\n"
+        "ENTRYPOINT [\"e\"]\n"
         "HEALTHCHECK --interval=1m30s --retries=2 CMD x\nONBUILD RUN y\nMAINTAINER me\n"
     )
     assert done(text, {"Env": ["PATH=/bin", "A=0"], "Labels": {"k": "v"}})[-1].config == {
