@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MOUNT_KINDS = ("bind", "cache", "tmpfs", "secret")
 _MOUNT_FIELDS = {
     "bind": ("target", "source", "from", "rw", "readonly"),
-    "cache": ("target", "source", "from", "id", "sharing", "mode", "uid", "gid", "readonly"),
+    "cache": ("target", "id", "sharing", "mode", "uid", "gid", "readonly"),
     "tmpfs": ("target", "size"),
     "secret": ("target", "id", "required", "mode", "uid", "gid", "env"),
 }

@@ -40,7 +40,11 @@ class Prepared(Record):
 
 
 def prepare(
-    options: RunOptions, held: bool = False, within: int = 0, watch: Callable[[], Watcher] | None = None
+    options: RunOptions,
+    held: bool = False,
+    within: int = 0,
+    watch: Callable[[], Watcher] | None = None,
+    source: RootSource | None = None,
 ) -> Prepared:
     """Decide everything about a container. InvalidInput, NotFound, Unsupported: it cannot be made here.
 
@@ -49,11 +53,11 @@ def prepare(
     watch: gives who is told how the fetching of an image goes.
 
     Archives are unpacked, images fetched and filters compiled if that has not been done before; nothing else is
-    changed.
+    changed. source: the root, for callers that know it already.
     """
     place = home.directory()
     identity = os.urandom(6).hex()
-    source = _root_source(options, place, watch)
+    source = source or _root_source(options, place, watch)
     if source.stop_signal and options.stop_signal == RunOptions._defaults["stop_signal"]:
         options = options.replace(stop_signal=signals.parse(source.stop_signal))
     spec = specs.to_spec(options, source, specs.host_facts(options), identity)
