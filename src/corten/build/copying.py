@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _CHUNK = 1 << 20
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Manner(Record):
@@ -60,7 +61,7 @@ class Writer:
         parent, name = self._parent(path, mtime)
         try:
             self._clear(parent, name, path)
-            fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
+            fd = os.open(name, _NEW, 0o600, dir_fd=parent)
             try:
                 view = memoryview(content)
                 while view:
@@ -82,7 +83,7 @@ class Writer:
             parent, name = self._parent(one, mtime)
             try:
                 os.mkdir(name, 0o755, dir_fd=parent)
-                os.chmod(name, 0o755, dir_fd=parent)
+                os.chmod(name, 0o755, dir_fd=parent)  # noqa: S103 - whatever the umask
                 os.chown(name, *owner, dir_fd=parent)
             except FileExistsError:
                 raise SelectionError(f"{one}: is there, and no directory") from None
@@ -156,8 +157,7 @@ class Writer:
         self._first[entry.inode] = path
         source = paths.open_in_root(source_root, entry.source, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(name, flags, 0o600, dir_fd=parent)
+            fd = os.open(name, _NEW, 0o600, dir_fd=parent)
             try:
                 _copy(source, fd)
                 self._finish(fd, entry)

@@ -17,7 +17,6 @@ from corten.build.views import View
 from corten.engine.container import DEVNULL, Container, start_with
 from corten.engine.mounts import MountOption
 from corten.engine.options import RunOptions
-from corten.errors import Error
 from corten.images.root_source import RootSource
 
 TYPE_CHECKING = False
@@ -74,7 +73,7 @@ def run(
     running: Running,
     output: Callable[[bytes], None],
 ) -> str:
-    """Run it; the directory with what it changed, an overlay's upper. draft: a directory of the step's own with `layer`.
+    """Run it; the directory with what it changed, an overlay's upper. draft: a directory of its own with `layer`.
 
     Failed: it ended badly; Cancelled: another step did; Error: it could not be started.
     """

@@ -49,6 +49,7 @@ class Entry(Record):
 
     @property
     def is_directory(self) -> bool:
+        """Whether it is a directory."""
         return stat.S_ISDIR(self.mode)
 
 
@@ -206,14 +207,15 @@ def digest(root: int, entries: Iterable[Entry], with_owners: bool = False) -> st
             row += [str(entry.uid), str(entry.gid)]
         row += [part for name, value in entry.xattrs for part in (name, value.hex())]
         if stat.S_ISREG(entry.mode):
-            row.append(_sha256(root, entry))
+            row.append(sha256_of(root, entry))
         for part in row:
             data = os.fsencode(part)
             whole.update(len(data).to_bytes(8, "little") + data)
     return whole.hexdigest()
 
 
-def _sha256(root: int, entry: Entry) -> str:
+def sha256_of(root: int, entry: Entry) -> str:
+    """The SHA-256 of a file's contents. SelectionError: it cannot be read."""
     import hashlib
 
     try:

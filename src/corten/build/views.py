@@ -24,7 +24,7 @@ class View:
 
     def __init__(self, lowers: tuple[str, ...], layer: str = "") -> None:
         self._lowers, self._layer = lowers, layer
-        self.fd = -1
+        self.fd = self._mount = -1
 
     def __enter__(self) -> Self:
         if not self._layer and len(self._lowers) == 1:  # an overlay wants two
@@ -33,13 +33,20 @@ class View:
         options = [f"lowerdir+={path}" for path in self._lowers]
         if self._layer:
             options += [f"upperdir={self._layer}/upper", f"workdir={self._layer}/work"]
-        self.fd = mounts.new("overlay", options, 0 if self._layer else mounts.RDONLY)
+        self._mount = mounts.new("overlay", options, 0 if self._layer else mounts.RDONLY)
+        try:  # what fsmount gives can only be walked from (O_PATH)
+            self.fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._mount)
+        except BaseException:
+            os.close(self._mount)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         os.close(self.fd)
+        if self._mount >= 0:
+            os.close(self._mount)
 
 
 def make_layer(path: str) -> str:

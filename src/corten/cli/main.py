@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # name: (module with `run(words) -> int`, one line for --help)
 COMMANDS = {
+    "build": ("corten.cli.build", "Build an image from a Containerfile"),
     "image": ("corten.cli.image", "Images: pull, push, ls, inspect, history, tag, rm, prune, save, load, import"),
     "plan": ("corten.cli.plan", "Show what 'run' would do, step by step"),
     "run": ("corten.cli.run", "Run a command in a new container"),
