@@ -20,7 +20,7 @@ from corten.build.results import Result, Results
 from corten.build.run_mounts import RunMounts, Secret
 from corten.build.selection import SelectionError
 from corten.build.stages import Containerfile, Stage, dependencies, needed
-from corten.build.trees import Context, Tree, owner_of
+from corten.build.trees import Context, Tree, identity_of, numbers_of, owner_of
 from corten.build.views import View, make_layer
 from corten.errors import Error, InvalidInput, NotFound
 from corten.images import references
@@ -149,7 +149,8 @@ class Builder:
         """Layers as directories; those that are not unpacked yet are."""
         from corten.images.layers.unpacking import ensure
 
-        lowers = tuple(ensure(self.store, layer) for layer in reversed(layers))
+        # An overlay refuses the same directory twice; the lower of two equal layers shows nothing of its own.
+        lowers = tuple(dict.fromkeys(ensure(self.store, layer) for layer in reversed(layers)))
         return Tree(lowers or (self._empty,), tuple(layer.diff_id for layer in layers))
 
     # --- the image
@@ -283,7 +284,7 @@ class _StageWorker:
 
             def do(draft: str) -> tuple[Layer | None, int]:
                 lowers = builder.tree(() if step.link else self.built.layers).lowers
-                upper = placing.place(step, gathered, lowers, draft, owner, epoch)
+                upper = placing.place(step, gathered, lowers, draft, owner, builder.now(), epoch)
                 return builder.layer_of(upper), builder.now()
 
             begin(key)
@@ -292,16 +293,23 @@ class _StageWorker:
     def _owner(self, step: CopyStep, from_tree: bool) -> tuple[int, int] | None:
         if not step.chown:
             return None if from_tree else (0, 0)
+        numbers = numbers_of(step.chown)
+        if numbers is not None:
+            return numbers
         with View(self._builder.tree(self.built.layers).lowers) as view:
             return owner_of(view.fd, step.chown)
 
     def _directory(self, step: DirectoryStep, begin: Callable[[str], None]) -> Result:
         builder = self._builder
-        key = keys.directory_key(self._below, step, (0, 0), builder.options.epoch)
+        owner = (0, 0)
+        if step.user not in ("", "0", "root"):
+            with View(builder.tree(self.built.layers).lowers) as view:
+                owner = identity_of(view.fd, step.user, "USER")
+        key = keys.directory_key(self._below, step, owner, builder.options.epoch)
 
         def do(draft: str) -> tuple[Layer | None, int]:
             lowers = builder.tree(self.built.layers).lowers
-            upper = placing.make_directory(step, lowers, draft, (0, 0), 0)
+            upper = placing.make_directory(step, lowers, draft, owner, builder.now())
             return builder.layer_of(upper) if upper else None, builder.now()
 
         begin(key)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _CHUNK = 1 << 20
+_MOST_LINKS = 40  # as the kernel
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -49,10 +50,49 @@ class Writer:
             return False
         return True
 
+    def resolve(self, path: str) -> str:
+        """A path without the links on its way, also where what they lead to is missing. SelectionError: in circles."""
+        found, waiting, links = "/", path.strip("/").split("/"), 0
+        while waiting:
+            name = waiting.pop(0)
+            if name in ("", "."):
+                continue
+            if name == "..":
+                found = posixpath.dirname(found)
+                continue
+            link = self._link(posixpath.join(found, name))
+            if link is None:
+                found = posixpath.join(found, name)
+                continue
+            links += 1
+            if links > _MOST_LINKS:
+                raise SelectionError(f"{path}: its links lead in circles")
+            found = "/" if link.startswith("/") else found
+            waiting = [*link.split("/"), *waiting]
+        return found
+
+    def _link(self, path: str) -> str | None:
+        """What a path of the root is a link to; None if it is none."""
+        try:
+            fd = paths.open_in_root(self.root, path, os.O_PATH | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            return os.readlink("", dir_fd=fd) if stat.S_ISLNK(os.fstat(fd).st_mode) else None
+        finally:
+            os.close(fd)
+
     def put(self, source_root: int, entries: Iterable[Entry], target: str) -> None:
-        """Copy entries to a target. SelectionError: something is in the way."""
+        """Copy entries to a target. SelectionError: something is in the way.
+
+        A directory that is a source itself gives its contents only: the target is an ordinary directory.
+        """
+        self._first.clear()  # names of one file stay together within one source
         for entry in entries:
             where = posixpath.join(target, entry.target) if entry.target else target
+            if entry.is_directory and not entry.target:
+                self.directory(where.rstrip("/") or "/", entry.mtime, self.manner.owner or (0, 0))
+                continue
             self._put(source_root, entry, where.rstrip("/") or "/")
 
     def write(self, path: str, content: bytes, mtime: int) -> None:
@@ -171,9 +211,10 @@ class Writer:
             os.symlink(entry.link, name, dir_fd=parent)
         else:
             os.mknod(name, stat.S_IFMT(entry.mode) | 0o600, entry.device, dir_fd=parent)
+        os.chown(name, *self._owner(entry), dir_fd=parent, follow_symlinks=False)
+        if not stat.S_ISLNK(entry.mode):  # after the owner, whose change takes set-user-id away
             mode = stat.S_IMODE(entry.mode) if self.manner.mode is None else self.manner.mode
             os.chmod(name, mode, dir_fd=parent)
-        os.chown(name, *self._owner(entry), dir_fd=parent, follow_symlinks=False)
         time = self._bounded(entry.mtime)
         os.utime(name, ns=(time, time), dir_fd=parent, follow_symlinks=False)
 

@@ -13,7 +13,7 @@ from corten.build import downloads
 from corten.build.copying import Manner, Writer
 from corten.build.ignore import Ignore, read_ignore
 from corten.build.selection import Entry, SelectionError, digest, select, sha256_of
-from corten.build.trees import Context, Tree, owner_of
+from corten.build.trees import Context, Tree
 from corten.build.views import View, make_layer
 from corten.records import Record
 
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 
 class Source(Record):
-    """One source of a COPY: the entries it comes to, or a file to unpack or to put as it is."""
+    """One source of a COPY: the entries it comes to, or a file to unpack or to put as it is.
+
+    Of a stage or image the entries are looked for only when they are copied (`Gathered.entries`).
+    """
 
     word: str
     entries: tuple[Entry, ...] = ()
@@ -43,22 +46,18 @@ class Gathered:
         self._step, self._context, self._tree, self._downloads = step, context, tree, downloads_at
         self._view: View | None = None
         self._fetched: list[BinaryIO] = []
+        self._exclude = read_ignore("\n".join(step.exclude), "--exclude")
         self.root = -1
         self.sources: tuple[Source, ...] = ()
 
     def __enter__(self) -> Self:
         step = self._step
         try:
-            ignore = Ignore()
-            if self._tree is not None:
-                self._view = View(self._tree.lowers).__enter__()
-                self.root = self._view.fd
-            elif self._context is not None:
-                self.root, ignore = self._context.fd, self._context.ignore
-            elif step.sources:
+            if self._context is not None:
+                self.root = self._context.fd
+            elif self._tree is None and step.sources:
                 raise SelectionError("there is no build context to copy from")
-            exclude = read_ignore("\n".join(step.exclude), "--exclude")
-            self.sources = tuple(self._source(word, ignore, exclude) for word in step.sources)
+            self.sources = tuple(map(self._source, step.sources))
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -73,21 +72,31 @@ class Gathered:
         for file in self._fetched:
             file.close()
 
-    def _source(self, word: str, ignore: Ignore, exclude: Ignore) -> Source:
+    def _source(self, word: str) -> Source:
         step = self._step
         if step.add and downloads.is_url(word):
             file, found = downloads.fetch(word, step.checksum, self._downloads)
             self._fetched.append(file)
             return Source(word, download=f"/proc/self/fd/{file.fileno()}", archive=bool(step.unpack), digest=found)
-        entries = select(self.root, word, ignore, exclude, step.parents)
         if self._tree is not None:
             # Layers say what is in them; to read every file of a stage again would tell nothing more.
-            return Source(word, entries, digest=" ".join((*self._tree.diff_ids, word, *step.exclude)))
+            return Source(word, digest=" ".join((*self._tree.diff_ids, word, *step.exclude)))
+        ignore = self._context.ignore if self._context is not None else Ignore()
+        entries = select(self.root, word, ignore, self._exclude, step.parents)
         found = digest(self.root, entries)
         if step.checksum:
             downloads.check(word, step.checksum, self._file_digest(word, entries))
         archive = step.add and step.unpack is not False and len(entries) == 1 and self._is_archive(entries[0])
         return Source(word, entries, archive=archive, digest=found)
+
+    def entries(self, source: Source) -> tuple[Entry, ...]:
+        """What a source comes to, and `root` open to copy it from. SelectionError."""
+        if self._tree is None:
+            return source.entries
+        if self._view is None:
+            self._view = View(self._tree.lowers).__enter__()
+            self.root = self._view.fd
+        return select(self.root, source.word, exclude=self._exclude, parents=self._step.parents)
 
     def _file_digest(self, word: str, entries: tuple[Entry, ...]) -> str:
         if len(entries) != 1 or entries[0].is_directory:
@@ -107,46 +116,43 @@ class Gathered:
             os.close(fd)
 
 
-def owner(step: CopyStep, root: int, from_tree: bool) -> tuple[int, int] | None:
-    """Whose the files become; None: they stay whose they are. InvalidInput: there is no such user."""
-    if step.chown:
-        return owner_of(root, step.chown)
-    return None if from_tree else (0, 0)
-
-
 def place(
     step: CopyStep,
     gathered: Gathered,
     lowers: tuple[str, ...],
     draft: str,
     owner: tuple[int, int] | None,
+    now: int,
     latest: int | None,
 ) -> str:
-    """Put the files there; the upper directory with them. SelectionError: something is in the way."""
+    """Put the files there; the upper directory with them. now: Unix time of what is written in place, s.
+
+    SelectionError: something is in the way.
+    """
     layer = make_layer(f"{draft}/layer")
     mode = int(step.chmod, 8) if step.chmod else None
     with View(lowers, layer) as view:
         about = os.fstat(view.fd)
         writer = Writer(view.fd, Manner(owner, mode, latest))
-        for source in gathered.sources:
-            _one(step, source, gathered, writer, draft)
+        target = writer.resolve(step.target) + ("/" if step.target.endswith("/") else "")
+        for number, source in enumerate(gathered.sources):
+            _one(step, target, source, gathered, writer, f"{draft}/archive-{number}")
         for name, content in step.files:
-            to = posixpath.join(step.target, posixpath.basename(name)) if step.target.endswith("/") else step.target
-            writer.write(to, content.encode("utf-8", "surrogateescape"), 0)
+            to = target + posixpath.basename(name) if target.endswith("/") else target
+            writer.write(to, content.encode("utf-8", "surrogateescape"), now * 1_000_000_000)
         writer.finish()
         os.utime(view.fd, ns=(about.st_mtime_ns, about.st_mtime_ns))
     return f"{layer}/upper"
 
 
-def _one(step: CopyStep, source: Source, gathered: Gathered, writer: Writer, draft: str) -> None:
-    target = step.target
+def _one(step: CopyStep, target: str, source: Source, gathered: Gathered, writer: Writer, draft: str) -> None:
     inside = target.endswith("/") or writer.is_directory(target)
     clean = target.rstrip("/") or "/"
     if source.archive:
         from corten.build.archives import unpacked
 
         path = source.download or f"/proc/self/fd/{gathered.root}/{source.entries[0].source}"
-        with unpacked(path, source.word, f"{draft}/archive") as fd:
+        with unpacked(path, source.word, draft) as fd:
             entries = select(fd, "/")
             own = Writer(writer.root, writer.manner.replace(owner=None if not step.chown else writer.manner.owner))
             own.put(fd, entries, clean)
@@ -162,12 +168,9 @@ def _one(step: CopyStep, source: Source, gathered: Gathered, writer: Writer, dra
             own.write(posixpath.join(clean, name) if inside else clean, file.read(), about.st_mtime_ns)
             own.finish()
     else:
-        directory = inside or step.parents or any(entry.is_directory for entry in source.entries)
-        if not directory and source.entries:
-            only = source.entries[0]
-            writer.put(gathered.root, [only.replace(target="")], clean)
-        else:
-            writer.put(gathered.root, source.entries, clean)
+        entries = gathered.entries(source)
+        directory = inside or step.parents or len(entries) != 1 or entries[0].is_directory
+        writer.put(gathered.root, entries if directory else [entries[0].replace(target="")], clean)
 
 
 def make_directory(

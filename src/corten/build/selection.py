@@ -86,7 +86,9 @@ def _source(root: int, path: str, ignore: Ignore, exclude: Ignore, source: str, 
             name = posixpath.basename(path)
             if exclude.ignores(name):
                 return []
-            return [_entry(f"/proc/self/fd/{fd}", None, path, keep if keep is not None else name, about)]
+            # Named by itself, it stays by itself, whatever other names it has.
+            found = _entry(f"/proc/self/fd/{fd}", None, path, keep if keep is not None else name, about)
+            return [found.replace(inode=(0, 0))]
         directory = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     finally:
         os.close(fd)

@@ -124,13 +124,24 @@ def text_of(root: int, path: str) -> str:
         os.close(fd)
 
 
+def numbers_of(words: str) -> tuple[int, int] | None:
+    """`UID[:GID]` as numbers; None if there are names in it, which only a root can tell."""
+    uid, _, gid = words.partition(":")
+    if not all(word.isascii() and word.isdigit() for word in (uid, gid or uid)):
+        return None
+    return int(uid), int(gid or uid)
+
+
 def owner_of(root: int, words: str) -> tuple[int, int]:
     """`USER[:GROUP]` as numbers, by the files of a root; a number alone is user and group. InvalidInput."""
+    return numbers_of(words) or identity_of(root, words, "--chown")
+
+
+def identity_of(root: int, user: str, label: str) -> tuple[int, int]:
+    """Who `USER[:GROUP]` is, as (uid, gid), by the files of a root. label: for errors, which are InvalidInput."""
     from corten.engine.users import resolve_user
 
-    if words.isascii() and words.isdigit():
-        words = f"{words}:{words}"
-    found = resolve_user(words, text_of(root, "/etc/passwd"), text_of(root, "/etc/group"), (), "--chown")
+    found = resolve_user(user, text_of(root, "/etc/passwd"), text_of(root, "/etc/group"), (), label)
     return found.uid, found.gid
 
 
