@@ -53,7 +53,9 @@ class Bootstrap(Record):
         return self.name.tag
 
 
-def request(name: str, packages: Sequence[str] = (), variant: str = "minbase", mirrors: Sequence[str] = ()) -> Bootstrap:
+def request(
+    name: str, packages: Sequence[str] = (), variant: str = "minbase", mirrors: Sequence[str] = ()
+) -> Bootstrap:
     """A request that has been looked at. InvalidInput: a word of it cannot be right."""
     reference = references.parse(name)
     if not reference.tag or reference.tag == "latest" or reference.digest:
