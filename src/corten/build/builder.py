@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import threading
 import time
 
 from corten.build import evaluate, keys, placing, running
@@ -23,7 +24,6 @@ from corten.build.stages import Containerfile, Stage, dependencies, needed
 from corten.build.trees import Context, Tree, identity_of, numbers_of, owner_of
 from corten.build.views import View, make_layer
 from corten.errors import Error, InvalidInput, NotFound
-from corten.images import references
 from corten.images.layers.commit import commit
 from corten.images.manifests import own_platform
 from corten.images.store.images import Image, Layer, Store
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from corten.engine.mounts import MountOption
     from corten.images.references import Reference
+    from corten.images.registry.watching import Watcher
 
 
 class BuildOptions(Record):
@@ -52,6 +53,8 @@ class BuildOptions(Record):
     network: str = "host"
     epoch: int | None = None
     """Every time in the image is at most this one, and it was made then (SOURCE_DATE_EPOCH)."""
+    pull: str = "missing"
+    """Whether images are fetched: always, missing (if they are not in the store) or never."""
     jobs: int = 0
     """Stages that are built at the same time; 0: as many as there are CPUs."""
     packing: str = "gzip"
@@ -68,7 +71,7 @@ class Built(Record):
 
 
 class Builder:
-    """One build. find_image: the image that a reference means (it may fetch it), or NotFound."""
+    """One build. watch: gives who is told how images are fetched."""
 
     def __init__(
         self,
@@ -76,12 +79,14 @@ class Builder:
         options: BuildOptions,
         context: Context | None,
         progress: Progress,
-        find_image: Callable[[Store, str], Image] | None = None,
+        watch: Callable[[], Watcher] | None = None,
     ) -> None:
         self.options, self.context, self.progress = options, context, progress
         self.store = Store(home)
         self.home = f"{home}/build"
-        self._find_image = find_image or _find
+        self._watch = watch
+        self._fetched: dict[str, Image] = {}
+        self._fetching = threading.Lock()
         self._results = Results(f"{self.home}/steps", self.store)
         self._running = running.Running()
         self._secrets = dict(options.secrets)
@@ -143,7 +148,23 @@ class Builder:
 
     def find_image(self, text: str) -> Image:
         """An image by its name. NotFound, InvalidInput."""
-        return self._find_image(self.store, text)
+        with self._fetching:  # so that stages on the same image fetch it once
+            found = self._fetched.get(text)
+            if found is None:
+                found = self._fetched[text] = self._look_for(text)
+            return found
+
+    def _look_for(self, text: str) -> Image:
+        found = self.store.find(text) if self.options.pull != "always" else None
+        if found is not None:
+            return found
+        if self.options.pull == "never":
+            raise NotFound(f"image {text!r}: is not in the store: leave --pull never out")
+        from corten.images.registry.pulling import pull
+        from corten.images.registry.watching import SILENT
+
+        record = pull(self.store, text, "", self._watch() if self._watch else SILENT)
+        return self.store.image(record.manifest.digest)
 
     def tree(self, layers: tuple[Layer, ...]) -> Tree:
         """Layers as directories; those that are not unpacked yet are."""
@@ -323,14 +344,6 @@ def built_of(image: Image) -> Built:
     return Built(
         image.layers, dict(raw.get("config") or {}), tuple(raw.get("history") or ()), platform, raw.get("created") or ""
     )
-
-
-def _find(store: Store, text: str) -> Image:
-    found = store.find(text)
-    if found is None:
-        short = references.parse(text).short
-        raise NotFound(f"image {short!r}: not found: get it with 'corten image bootstrap', or load or pull it")
-    return found
 
 
 def _own_platform() -> tuple[tuple[str, str], ...]:

@@ -14,15 +14,20 @@ from corten.errors import InvalidInput, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from corten.images.registry.watching import Watcher
     from corten.images.store.images import Image
 
 _NAMES = ("Containerfile", "Dockerfile")
 
 
-def build_directory(context: str, file: str, options: BuildOptions, output: int) -> Image:
+def build_directory(
+    context: str, file: str, options: BuildOptions, output: int, watch: Callable[[], Watcher] | None = None
+) -> Image:
     """Build a directory by its Containerfile. file: its path; empty: Containerfile or Dockerfile in the context.
 
-    output: descriptor for what is said on the way, -1 for silence.
+    output: descriptor for what is said on the way, -1 for silence; watch: gives who is told how images are fetched.
     """
     path = file or _default(context)
     text = _read(path)
@@ -35,7 +40,7 @@ def build_directory(context: str, file: str, options: BuildOptions, output: int)
         progress = Progress(output, parallel=len(numbers) > 1)
         for name in unused(given, instructions):
             progress.say(f"warning: --build-arg {name}: no ARG takes it")
-        return Builder(home.directory(), options, place, progress).build(stages)
+        return Builder(home.directory(), options, place, progress, watch).build(stages)
     finally:
         place.close()
 

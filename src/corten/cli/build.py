@@ -39,7 +39,7 @@ COMMAND = Command(
                 Option(("-v", "--volume"), "SRC:DST[:ro]", "Show this to every RUN; no part of the image", repeat=True),
                 Option(("--network",), "NAME", "Network of RUN: host (the default) or none"),
                 Option(("-q", "--quiet"), "", "Print nothing but the digest"),
-                Option(("--pull",), "", refuse="images come from the store; get a newer one first"),
+                Option(("--pull",), "POLICY", "Fetch images: always, missing (the default) or never"),
                 Option(("--platform",), "NAME", refuse="only this machine's platform can be built for"),
                 Option(("--ssh",), "NAME", refuse="forwarding of ssh agents is not available: use --secret for a key"),
                 Option(("--squash",), "", refuse="layers are kept apart, so that they can be shared"),
@@ -58,8 +58,11 @@ def run(words: Sequence[str]) -> int:
     values, arguments = parse(COMMAND, words)
     options = _options(values)
     from corten.build.entry import build_directory
+    from corten.cli.transfer_view import watching
 
-    image = build_directory(arguments[0], values.get("file", ""), options, -1 if values.get("quiet") else 2)
+    quiet = values.get("quiet", False)
+    output = -1 if quiet else 2
+    image = build_directory(arguments[0], values.get("file", ""), options, output, lambda: watching(quiet))
     sys.stdout.write(f"{image.digest}\n")
     return 0
 
@@ -67,13 +70,17 @@ def run(words: Sequence[str]) -> int:
 def _options(values: dict[str, Any]) -> BuildOptions:
     from corten.build.builder import BuildOptions
     from corten.engine import mounts
-    from corten.images import references
+    from corten.engine.home import directory
+    from corten.images.store.images import Store
 
     network = values.get("network", "host")
     if network not in ("host", "none"):
         raise UsageError(f"--network: {network!r}: use host or none")
+    pull = values.get("pull", "missing")
+    if pull not in ("always", "missing", "never"):
+        raise UsageError(f"--pull: {pull!r}: use always, missing or never")
     return BuildOptions(
-        tags=tuple(references.parse(tag) for tag in values.get("tag", ())),
+        tags=tuple(map(Store(directory()).reference, values.get("tag", ()))),
         target=values.get("target", ""),
         build_args=tuple(pair for text in values.get("build_arg", ()) if (pair := _build_arg(text))),
         labels=tuple(_pair("--label", text) for text in values.get("label", ())),
@@ -81,6 +88,7 @@ def _options(values: dict[str, Any]) -> BuildOptions:
         secrets=tuple(_secret(text) for text in values.get("secret", ())),
         volumes=tuple(mounts.volume("--volume", text) for text in values.get("volume", ())),
         network=network,
+        pull=pull,
         epoch=_epoch(values.get("timestamp")),
         jobs=_number("--jobs", values.get("jobs", "0")),
     )

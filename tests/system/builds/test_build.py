@@ -53,7 +53,7 @@ def refused(context: Path, command: Command) -> Callable[..., str]:
 
     def run(text: str, *words: str) -> str:
         (context / "Containerfile").write_text(text)
-        done = command("build", "-f", "Containerfile", *words, ".", cwd=str(context))
+        done = command("build", "--pull", "never", "-f", "Containerfile", *words, ".", cwd=str(context))
         assert done.returncode == 125, done
         assert done.stdout == ""
         lines = [line for line in done.stderr.splitlines() if line.startswith("corten: ")]

@@ -18,6 +18,7 @@ COMMANDS = {
     "tag": ("names", "tag", "Give an image another name"),
     "rm": ("names", "rm", "Remove images, or names of them"),
     "prune": ("names", "prune", "Remove images without a name, and what no image needs"),
+    "bootstrap": ("bootstrapping", "bootstrap", "Put a minimal Debian together, without a registry"),
     "pull": ("transfer", "pull", "Fetch an image from its registry"),
     "push": ("transfer", "push", "Send an image to a registry"),
     "save": ("archives", "save", "Write images to an archive"),
