@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 UID = 64321
 RANGE = (2_200_000, 65536)
 RUN = "from corten.cli.main import command; command()"
-_NEEDED = ("pyseccomp.py", "zstandard")
+_NEEDED = (
+    "pyseccomp.py", "isal", "zstandard", "httpx", "httpcore", "h11", "anyio", "idna", "certifi", "typing_extensions.py",
+)  # fmt: skip
 
 
 class User:

@@ -17,8 +17,9 @@ import pytest
 import zstandard
 
 from corten.errors import Error, InvalidInput, NotFound
-from corten.images import sources, store
+from corten.images import sources
 from corten.images.archive import Limits, unpacked
+from corten.images.store import once
 
 Entry = tuple[tarfile.TarInfo, bytes]
 
@@ -363,15 +364,16 @@ def test_holes_stay_holes(place: Place, tmp_path: Path) -> None:
 def test_paths_that_are_no_archives(place: Place, tmp_path: Path) -> None:
     home = str(place.home)
     for image, words, kind in (
-        ("debian", "image 'debian': not found: images come from 'host', a tar archive", NotFound),
+        ("debian", "image 'debian': is not in the store", NotFound),
         ("./missing.tar", "no such file", NotFound),
         ("missing.tar.zst", "no such file", NotFound),
         (str(tmp_path), "use --rootfs", InvalidInput),
         ("/dev/null", "not a regular file", InvalidInput),
-        ("a\0/b", "not a path", InvalidInput),
+        ("./a\0/b", "not a path", InvalidInput),
+        ("a\0/b", "is no part of a name", InvalidInput),
     ):
         with pytest.raises(kind) as caught:
-            sources.resolve(image, home=home)
+            sources.resolve(image, home=home, pull="never")
         assert words in str(caught.value)
     os.mkfifo(tmp_path / "pipe.tar")
     with pytest.raises(InvalidInput, match="not a regular file"):
@@ -418,7 +420,7 @@ def test_what_a_killed_command_left_is_swept_but_not_what_is_being_made(place: P
             signal.pause()
 
         try:
-            store.make(str(archives), "key", stop, "a test")
+            once.make(str(archives), "key", stop, "a test")
         finally:
             os._exit(1)
     assert os.read(read, 1) == b"1"
@@ -452,8 +454,8 @@ def test_an_error_while_making_leaves_nothing_and_is_one_line(place: Place) -> N
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store.make(f"{place.home}/archives", "key", interrupted, "a test")
+        once.make(f"{place.home}/archives", "key", interrupted, "a test")
     (place.home / "blocked").write_text("a file where a directory should be")
     with pytest.raises(Error, match=r"cannot make a test in .*blocked"):
-        store.make(f"{place.home}/blocked", "key", interrupted, "a test")
+        once.make(f"{place.home}/blocked", "key", interrupted, "a test")
     assert list((place.home / "archives").iterdir()) == []

@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.errors import Error
-from corten.images import host, host_mask, store
+from corten.images import host, host_mask
 from corten.images.host_mask import Mask
 from corten.images.host_scan import scan, shown, unchanged
 from corten.images.sources import Bind, Layer
+from corten.images.store import once
 
 
 @pytest.fixture
@@ -191,7 +192,7 @@ def test_a_file_written_in_place_is_noticed_when_patience_is_over(
 def test_a_mask_in_use_is_not_removed(machine: Path, tmp_path: Path) -> None:
     home = str(tmp_path / "home")
     first = host_mask.current(home, str(machine))
-    elsewhere = store.hold(first.path)  # another process
+    elsewhere = once.hold(first.path)  # another process
     release()
     (machine / "etc/more").write_text("")
     settle(machine)

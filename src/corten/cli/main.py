@@ -17,9 +17,17 @@ if TYPE_CHECKING:
 
 # name: (module with `run(words) -> int`, one line for --help)
 COMMANDS = {
+    "build": ("corten.cli.build", "Build an image from a Containerfile"),
+    "image": ("corten.cli.image", "Images: pull, push, ls, inspect, history, tag, rm, prune, save, load, import"),
     "plan": ("corten.cli.plan", "Show what 'run' would do, step by step"),
     "run": ("corten.cli.run", "Run a command in a new container"),
 }
+
+# What docker and podman call the commands of `corten image`.
+SHORT = {
+    "images": "ls", "history": "history", "tag": "tag", "rmi": "rm", "pull": "pull", "push": "push", "save": "save",
+    "load": "load", "import": "import",
+}  # fmt: skip
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -62,6 +70,8 @@ def _dispatch(words: Sequence[str]) -> int:
 
         sys.stdout.write(f"corten {__version__}\n")
         return 0
+    if name in SHORT:
+        return _dispatch(["image", SHORT[name], *words[1:]])
     if name not in COMMANDS:
         raise _unknown(name)
     module = __import__(COMMANDS[name][0], fromlist=["run"])
@@ -85,6 +95,7 @@ def _help(words: Sequence[str]) -> int:
         "Usage: corten COMMAND [OPTIONS]\n\n"
         "Containers without a daemon, from the shell and from Python.\n\n"
         f"Commands:\n{commands}\n\n"
+        f"Short for 'corten image …': {', '.join(SHORT)}.\n\n"
         "Options:\n  --help     This text; 'corten COMMAND --help' for a command\n  --version  The version\n\n"
         "Try: corten run --memory 256m --cpus 1 host python3 -c 'print(6 * 7)'\n"
     )
@@ -97,7 +108,7 @@ def _unknown(name: str) -> Error:
     from corten.cli.parser import UsageError
 
     kind = "option" if name.startswith("-") else "command"
-    near = difflib.get_close_matches(name, [*COMMANDS, "--help", "--version"], 1)
+    near = difflib.get_close_matches(name, [*COMMANDS, *SHORT, "--help", "--version"], 1)
     return UsageError(f"unknown {kind} {name}: " + (f"did you mean {near[0]}?" if near else "see 'corten --help'"))
 
 

@@ -9,6 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from corten.images.registry.watching import Watcher
+
 COMMAND = Command(
     "corten run",
     "[OPTIONS] IMAGE [COMMAND] [ARG...]",
@@ -31,4 +33,12 @@ def run(words: Sequence[str]) -> int:
         interactive=values.get("interactive", False),
         tty=options.tty,
         summary=values.get("summary", False),
+        watch=_watch,
     )
+
+
+def _watch() -> Watcher:
+    """Who looks on while an image is fetched; loaded when there is something to see."""
+    from corten.cli.transfer_view import watching
+
+    return watching()

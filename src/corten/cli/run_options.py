@@ -83,6 +83,8 @@ GROUPS = (
             _row("--mount", "KEY=VALUE,…", "type=bind,src=…,dst=…[,readonly] or type=tmpfs,dst=…[,size=…]", "mounts"),
             _row("--tmpfs", "DST[:OPTIONS]", "An empty directory in memory: size=64m, mode=1777, exec"),
             _row("--read-only", "", "Nothing can be written outside of mounts"),
+            _row("--pull", "WHEN", "Fetch the image from its registry: always, missing (default) or never"),
+            _row("--platform", "OS/ARCH", "Which of the image's platforms, such as linux/arm64"),
             _row("--rootfs", "DIR", "Use a directory as the root instead of an image"),
             _row(
                 "--writable",
@@ -156,8 +158,6 @@ GROUPS = (
             _refused("--add-host", "HOST", f"{_LATER}: networks other than none and host are missing"),
             _refused("--gpus", "WHICH", f"{_LATER}: use --device"),
             _refused("--kernel-memory", "SIZE", "kernels have no such limit any more: use --memory"),
-            _refused("--pull", "POLICY", f"{_LATER}: there are no registries"),
-            _refused("--platform", "NAME", f"{_LATER}: there are no registries"),
             _refused(
                 "--privileged",
                 "",
@@ -169,8 +169,9 @@ GROUPS = (
 )
 
 NOTES = """
-IMAGE is 'host' (this machine, read-only, writes vanish), or a directory or tar
-archive written with a slash (./image.tar.gz). With --rootfs there is no IMAGE.
+IMAGE is 'host' (this machine, read-only, writes vanish), the name of an image
+(debian, ghcr.io/org/app:1), or the path of a tar archive (./image.tar.gz). With
+--rootfs there is no IMAGE.
 Sizes are powers of 1024: b, k, m, g, t.
 Exit code: the command's own; 128+N: killed by signal N; 125: corten failed;
 126: the command cannot be executed; 127: there is no such command.

@@ -21,21 +21,32 @@ from corten.runtime.launcher import Launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from corten.engine.relay import Relay
+    from corten.images.registry.watching import Watcher
     from corten.runtime.launcher import Reported
 
 # The kernel's business between a job and its terminal; stopping the command must not stop the container's init.
 _NOT_FORWARDED = (signals.CHLD, signals.PIPE, signals.TTIN, signals.TTOU, signals.TSTP, signals.CONT, signals.WINCH)
 
 
-def run_attached(options: RunOptions, *, interactive: bool, tty: bool, summary: bool = False) -> int:
+def run_attached(
+    options: RunOptions,
+    *,
+    interactive: bool,
+    tty: bool,
+    summary: bool = False,
+    watch: Callable[[], Watcher] | None = None,
+) -> int:
     """Run a container with this process's streams; the exit code to end with.
 
     interactive: keep stdin; tty: give it a terminal of its own, which this process's terminal is joined to;
-    summary: print the one-line account even if no limit ended it.
+    summary: print the one-line account even if no limit ended it; watch: gives who is told how it goes if
+    the image must be fetched.
     """
     home.sweep(home.directory())
-    prepared = prepare(options)
+    prepared = prepare(options, watch=watch)
     for line in prepared.not_applied:
         _tell(line)
     opened = []

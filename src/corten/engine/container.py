@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO, Self, Unpack
 
     from corten.engine.keywords import RunKeywords
+    from corten.images.root_source import RootSource
 
 PIPE = -1
 """For `start`: give the container a pipe, whose other end is the handle's `stdin`, `stdout` or `stderr`."""
@@ -306,17 +307,19 @@ def start(
     return start_with(options_module.make(image, argv, **options), (stdin, stdout, stderr))
 
 
-def _container(options: RunOptions) -> Container:
+def _container(options: RunOptions, source: RootSource | None = None) -> Container:
     """A handle on a container that is not started yet."""
     if options.tty:
         raise InvalidInput("tty: a terminal is for the command line; use pipes from Python")
     sweep_once()
-    return Container(prepare(options))
+    return Container(prepare(options, source=source))
 
 
-def start_with(options: RunOptions, stdio: tuple[int | None, int | None, int | None]) -> Container:
-    """Start a container from options that have been checked."""
-    container = _container(options)
+def start_with(
+    options: RunOptions, stdio: tuple[int | None, int | None, int | None], source: RootSource | None = None
+) -> Container:
+    """Start a container from options that have been checked. source: its root, if that is known already."""
+    container = _container(options, source)
     try:
         container._launch(stdio)
     except BaseException as error:

@@ -67,6 +67,8 @@ class RunKeywords(TypedDict, total=False):
     user: str | None
     group_add: Iterable[str] | None
     umask: int | str | None
+    pull: str | None
+    platform: str | None
     tty: bool | None
     init: bool | None
     stop_signal: int | str | None

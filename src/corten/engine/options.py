@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 MINIMUM_MEMORY = 6 << 20
 """Bytes; below it no container can start. docker's figure, so that it is no surprise."""
 
+PULL = ("always", "missing", "never")
 WRITABLE = ("throwaway", "tmpfs", "direct")
 
 
@@ -100,6 +101,10 @@ class RunOptions(Record):
     """`NAME|UID[:GROUP|GID]`, of the container."""
     group_add: tuple[str, ...] = ()
     umask: int | None = None
+    pull: str = "missing"
+    """When the image is fetched from its registry: always, missing, never."""
+    platform: str = ""
+    """Of the image, as `linux/arm64`; empty: this machine's."""
     tty: bool = False
     init: bool = True
     stop_signal: int = 15
@@ -232,6 +237,18 @@ def _timeout(label: str, value: Any) -> float | None:
     return duration(label, value) or None
 
 
+def _pull(label: str, value: Any) -> str:
+    if value not in PULL:
+        raise InvalidInput(f"{label}: {value!r} is none of {', '.join(PULL)}")
+    return str(value)
+
+
+def _platform(label: str, value: Any) -> str:
+    from corten.images.manifests import parse_platform
+
+    return str(parse_platform(_text(label, value), label))
+
+
 def _mode(label: str, value: Any) -> int:
     return octal(label, value, 0o777)
 
@@ -360,6 +377,8 @@ ONE: dict[str, Callable[[str, Any], Any]] = {
     "workdir": _workdir,
     "user": _text,
     "umask": _mode,
+    "pull": _pull,
+    "platform": _platform,
     "tty": switch,
     "init": switch,
     "stop_signal": option_values.signal_number,

@@ -9,7 +9,7 @@ from corten.engine.options import RunOptions
 from corten.errors import InvalidInput, Unsupported
 from corten.images import sources
 from corten.images.sources import RootSource
-from corten.linux import seccomp
+from corten.linux import seccomp, signals
 from corten.linux.cgroup import group as groups
 from corten.linux.cgroup import layout as layouts
 from corten.linux.cgroup import resources as limits
@@ -23,6 +23,12 @@ from corten.runtime.plan import Plan
 from corten.runtime.spec import Spec
 from corten.runtime.steps.root import Below
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from corten.images.registry.watching import Watcher
+
 
 class Prepared(Record):
     """A container that could be started now. not_applied: limits left out because of `best_effort`, a line each."""
@@ -33,17 +39,27 @@ class Prepared(Record):
     not_applied: tuple[str, ...] = ()
 
 
-def prepare(options: RunOptions, held: bool = False, within: int = 0) -> Prepared:
+def prepare(
+    options: RunOptions,
+    held: bool = False,
+    within: int = 0,
+    watch: Callable[[], Watcher] | None = None,
+    source: RootSource | None = None,
+) -> Prepared:
     """Decide everything about a container. InvalidInput, NotFound, Unsupported: it cannot be made here.
 
     held: it runs nothing and waits to be entered (`Plan.held`); within: a process of the host whose user namespace,
-    with the maps that the options ask for, it shares, and below whose PID namespace its own is made; 0 for none.
+    with the maps that the options ask for, it shares, and below whose PID namespace its own is made; 0 for none;
+    watch: gives who is told how the fetching of an image goes.
 
-    Archives are unpacked and filters compiled if that has not been done before; nothing else is changed.
+    Archives are unpacked, images fetched and filters compiled if that has not been done before; nothing else is
+    changed. source: the root, for callers that know it already.
     """
     place = home.directory()
     identity = os.urandom(6).hex()
-    source = _root_source(options, place)
+    source = source or _root_source(options, place, watch)
+    if source.stop_signal and options.stop_signal == RunOptions._defaults["stop_signal"]:
+        options = options.replace(stop_signal=signals.parse(source.stop_signal))
     spec = specs.to_spec(options, source, specs.host_facts(options), identity)
     if within:
         spec = _within(spec, f"/proc/{within}/ns/user")
@@ -80,10 +96,12 @@ def _within(spec: Spec, user_namespace: str) -> Spec:
     return spec.replace(linux=spec.linux.replace(namespaces=spaces))
 
 
-def _root_source(options: RunOptions, place: str) -> RootSource:
+def _root_source(options: RunOptions, place: str, watch: Callable[[], Watcher] | None) -> RootSource:
     if options.rootfs is not None:
         return RootSource(lowers=(sources.directory(options.rootfs),))
-    return sources.resolve(options.image, home=place)
+    return sources.resolve(
+        options.image, home=place, pull=options.pull, platform=options.platform, watch=watch
+    )
 
 
 def _overlay(options: RunOptions, source: RootSource, directory: str) -> Overlay | None:
@@ -94,8 +112,12 @@ def _overlay(options: RunOptions, source: RootSource, directory: str) -> Overlay
             raise InvalidInput("--writable direct: an image is never written to; it needs --rootfs")
         return None
     layer = {"throwaway": directory, "tmpfs": ""}.get(writable, writable)
-    below = tuple(Below(own.target, own.lowers, own.target.strip("/").replace("/", "-")) for own in source.layers)
-    return Overlay(source.lowers, layer, below=below)
+    below = [Below(own.target, own.lowers, own.target.strip("/").replace("/", "-")) for own in source.layers]
+    if options.read_only:  # else there is no difference: all that is written goes with the container
+        taken = {mount.target for mount in options.mounts}
+        free = [target for target in source.volumes if target not in taken]
+        below += [Below(target, (), f"volume-{number}") for number, target in enumerate(free)]
+    return Overlay(source.lowers, layer, below=tuple(below), holds=source.holds)
 
 
 def _limits(

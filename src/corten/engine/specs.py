@@ -65,6 +65,8 @@ def _user(options: RunOptions, root: RootSource, facts: HostFacts) -> Identity:
     user = options.user
     if user is None and options.userns == "keep-id":
         user = f"{facts.uid}:{facts.gid}"
+    if user is None:
+        user = root.user
     found = resolve_user(
         user or "", _text_of(options, root, "/etc/passwd"), _text_of(options, root, "/etc/group"), options.group_add
     )
@@ -118,9 +120,7 @@ def _text_of(options: RunOptions, root: RootSource, path: str) -> str:
 def _process(
     options: RunOptions, root: RootSource, facts: HostFacts, user: Identity, hostname: str
 ) -> Process:
-    args = (*(options.entrypoint or ()), *options.argv)
-    if not args:
-        raise InvalidInput("there is no command: write it after the image, such as: corten run host python3 -V")
+    args = _command(options, root)
     return Process(
         args=args,
         env=_environment(options, root, facts, user, hostname),
@@ -132,6 +132,17 @@ def _process(
         no_new_privileges=options.no_new_privileges,
         oom_score_adj=options.oom_score_adj,
     )
+
+
+def _command(options: RunOptions, root: RootSource) -> tuple[str, ...]:
+    """What is run: docker's rules. Who gives an entrypoint does not get the image's arguments."""
+    if options.entrypoint is not None:
+        args = (*options.entrypoint, *options.argv)
+    else:
+        args = (*root.entrypoint, *(options.argv or root.cmd))
+    if not args:
+        raise InvalidInput("there is no command: write it after the image, such as: corten run host python3 -V")
+    return args
 
 
 def _environment(

@@ -11,7 +11,7 @@ import os
 import stat
 
 from corten.errors import InvalidInput, NotFound, errno_words
-from corten.images import store
+from corten.images.store import once
 from corten.records import Record
 
 
@@ -52,7 +52,7 @@ def unpacked(path: str, home: str, limits: Limits = Limits()) -> str:  # noqa: B
             unpack.unpack(fd, path, f"{draft}/root", limits)
 
         # Not for others to look into: it may hold programs with the set-user-id bit, put there by a stranger.
-        return store.make(f"{home}/archives", name, fill, f"a root from archive {path!r}", 0o700) + "/root"
+        return once.make(f"{home}/archives", name, fill, f"a root from archive {path!r}", 0o700) + "/root"
     finally:
         os.close(fd)
 

@@ -21,8 +21,8 @@ import stat
 import time
 
 from corten.errors import Error
-from corten.images import store
 from corten.images.host_scan import scan, shown, sign, unchanged
+from corten.images.store import once
 from corten.records import Record
 
 TYPE_CHECKING = False
@@ -120,7 +120,7 @@ def _boot() -> str:
 
 def _hold(path: str) -> bool:
     if path not in _held:
-        fd = store.hold(path)
+        fd = once.hold(path)
         if fd < 0:
             return False
         _held[path] = fd
@@ -143,7 +143,7 @@ def _made(directory: str, root: str) -> Mask:
         name = hashlib.blake2b(index + others, digest_size=12).hexdigest()
 
         fill = _filler(root, found.hidden, index, others)
-        path = store.make(directory, name, fill, "the parts of image 'host'")
+        path = once.make(directory, name, fill, "the parts of image 'host'")
         if _hold(path):
             # A change in the same tick of the kernel's clock leaves no trace in a ctime: then look again next time.
             if all(changed < started - _TICK for _, _, _, changed in (*directories, *found.others)):
@@ -168,7 +168,7 @@ def _supersede(directory: str, name: str) -> None:
     os.rename(draft, f"{directory}/current")
     for other in os.listdir(directory):
         if other[0] != "." and other != name and not other.startswith("current"):
-            store.remove(directory, other)
+            once.remove(directory, other)
 
 
 def _mode(path: str) -> int:

@@ -25,7 +25,9 @@ class RootSource(Record):
     """What a root file system is made of, in the order of mounting: overlay of `lowers`, then `layers`, then `binds`.
 
     lowers: directories, topmost first; env: variables that the image sets (never changed after it was made);
-    workdir: where the program starts, an absolute path.
+    workdir: where the program starts, an absolute path. What an image says besides, for those who do not say otherwise:
+    entrypoint and cmd, the user as text, volumes (directories that can always be written to), the signal that asks it
+    to end. holds: directories to lock, shared, while this is in use: then nobody removes them.
     """
 
     lowers: tuple[str, ...]
@@ -33,3 +35,9 @@ class RootSource(Record):
     env: dict[str, str] = {}
     workdir: str = "/"
     layers: tuple[Layer, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    user: str = ""
+    volumes: tuple[str, ...] = ()
+    stop_signal: str = ""
+    holds: tuple[str, ...] = ()

@@ -11,28 +11,76 @@ import os
 from corten.errors import InvalidInput, NotFound
 from corten.images.root_source import Bind, Layer, RootSource
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from corten.images.registry.watching import Watcher
+    from corten.images.store.images import Store
+    from corten.images.store.names import Name
+
 __all__ = ["Bind", "Layer", "RootSource", "directory", "resolve", "sweep"]
 
 _ARCHIVE_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 _USUAL_PLACES = ("bin", "usr/bin", "sbin", "usr/sbin", "usr/local/bin")
 
 
-def resolve(image: str, *, home: str) -> RootSource:
-    """The root of an image: `host`, or the path of a tar archive (plain, gzip or zstd).
+def resolve(
+    image: str, *, home: str, pull: str = "missing", platform: str = "", watch: Callable[[], Watcher] | None = None
+) -> RootSource:
+    """The root of an image: `host`, the path of a tar archive (plain, gzip or zstd), or an image of a registry.
 
-    home: a directory of ours, where unpacked archives and the parts of `host` are kept. NotFound: no such image;
-    InvalidInput: the archive is damaged or hostile; Error: no space, no permission.
+    home: a directory of ours, where images, unpacked archives and the parts of `host` are kept; pull: whether an image
+    is fetched from its registry: always, missing (if it is not in the store) or never; platform: of the image that is
+    wanted, "" for this machine's; watch: gives who is told how that goes. NotFound: no such image; InvalidInput: it is
+    damaged or hostile; Error: no space, no permission, no answer from the registry.
     """
     if image == "host":
         from corten.images import host
 
         return host.source(home)
-    if "/" in image or image.endswith(_ARCHIVE_ENDINGS):
+    if is_path(image):
         from corten.images import archive
 
         return RootSource(lowers=(archive.unpacked(image, home),))
-    raise NotFound(
-        f"image {image!r}: not found: images come from 'host', a tar archive (./rootfs.tar.zst) or --rootfs DIR"
+    from corten.images.store.images import Store
+
+    store = Store(home)
+    record = store.record(image) if pull != "always" else None
+    if record is None:
+        if pull == "never":
+            raise NotFound(f"image {image!r}: is not in the store: leave --pull never out, or give an archive's path")
+        from corten.images.registry.pulling import pull as fetch
+        from corten.images.registry.watching import SILENT
+
+        record = fetch(store, image, platform, watch() if watch else SILENT)
+    return _of_image(store, record)
+
+
+def is_path(image: str) -> bool:
+    """Whether a file is meant: its name begins like a path, or ends like an archive."""
+    return image.startswith(("/", "./", "../")) or image.endswith(_ARCHIVE_ENDINGS)
+
+
+def _of_image(store: Store, record: Name) -> RootSource:
+    config = store.config(record.config)
+    if not all(map(store.layers.has, config.diff_ids)):
+        store.lowers(store.image(record.manifest.digest))
+    # An overlay refuses the same directory twice; the lower one of two equal layers shows nothing of its own.
+    lowers = [store.layers.path(diff_id) for diff_id in dict.fromkeys(reversed(config.diff_ids))]
+    if not lowers:
+        raise InvalidInput(f"image {record.name or record.manifest.digest}: has no layers, so nothing that could run")
+    env = dict(entry.split("=", 1) for entry in config.env if "=" in entry)
+    return RootSource(
+        tuple(lowers),
+        env=env,
+        workdir="/" + config.workdir.strip("/"),
+        entrypoint=config.entrypoint,
+        cmd=config.cmd,
+        user=config.user,
+        volumes=tuple("/" + path.strip("/") for path in config.volumes if path.strip("/")),
+        stop_signal=config.stop_signal,
+        holds=tuple(os.path.dirname(path) for path in lowers),
     )
 
 
@@ -63,6 +111,6 @@ def directory(path: str) -> str:
 
 def sweep(home: str) -> int:
     """Remove what killed commands have left half made below `home`; the number of directories removed."""
-    from corten.images import store
+    from corten.images.store import once
 
-    return sum(store.sweep(f"{home}/{name}") for name in ("archives", "host"))
+    return sum(once.sweep(f"{home}/{name}") for name in ("archives", "host"))

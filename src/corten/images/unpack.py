@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
     from corten.images.archive import Limits
 
+    class Taker(Protocol):
+        """Takes the members of an archive."""
+
+        def add(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+            """Take one. Refused: it is hostile; OSError: the file system does not want it."""
+
     class _Source(Protocol):
         def read(self, size: int) -> bytes: ...
         def seek(self, position: int) -> int: ...
@@ -63,11 +69,15 @@ def unpack(fd: int, name: str, directory: str, limits: Limits) -> None:
     name: of the archive, for errors. As root, owners are kept as numbers; other users own all they
     unpack. What is below `dev` is left out: the runtime makes that. OSError: the file system's own refusals.
     """
-    contents = Contents(fd, name, limits)
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    tree = _Tree(root, directory)
+    fill(Contents(fd, name, limits), name, Tree(root, directory), limits)
+
+
+def fill(contents: Contents, name: str, tree: Tree, limits: Limits) -> None:
+    """The same for contents that are being read, into a tree, whose root is closed in the end."""
+    root = tree.root
     try:
-        _members(contents, name, tree, limits)
+        read(contents, name, tree, limits)
         tree.finish()
         # It gets its final name next: after a crash of the machine that must not stand for empty files.
         syscalls.call("syncfs", root)
@@ -76,7 +86,8 @@ def unpack(fd: int, name: str, directory: str, limits: Limits) -> None:
         os.close(root)
 
 
-def _members(contents: Contents, name: str, tree: _Tree, limits: Limits) -> None:
+def read(contents: Contents, name: str, tree: Taker, limits: Limits) -> None:
+    """Hand the members of an archive, one after the other, to who takes them. InvalidInput: damaged, hostile."""
     damaged = f"archive {name!r}: is damaged or truncated: "
     try:
         contents.allow(limits.header)
@@ -142,7 +153,7 @@ def _is_file(member: tarfile.TarInfo) -> bool:
     return member.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.GNUTYPE_SPARSE)
 
 
-class _About(Record):
+class About(Record):
     """What is set on a file beside its contents. mtime: ns; xattrs: (name, value)."""
 
     mode: int
@@ -152,7 +163,7 @@ class _About(Record):
     xattrs: tuple[tuple[str, bytes], ...]
 
 
-def _about(member: tarfile.TarInfo, privileged: bool) -> _About:
+def _about(member: tarfile.TarInfo, privileged: bool) -> About:
     for number in (member.uid, member.gid):
         if not 0 <= number < 0xFFFFFFFF:
             raise Refused(f"the owner {number} is out of range")
@@ -165,7 +176,7 @@ def _about(member: tarfile.TarInfo, privileged: bool) -> _About:
     )
     # Who is not root makes everything his own: a set-user-id bit would then say something else than was meant.
     mode = member.mode & (0o7777 if privileged else 0o1777)
-    return _About(mode, member.uid, member.gid, mtime, xattrs)
+    return About(mode, member.uid, member.gid, mtime, xattrs)
 
 
 def _takes(name: str, privileged: bool) -> bool:
@@ -175,15 +186,15 @@ def _takes(name: str, privileged: bool) -> bool:
     return name == "security.capability" and privileged
 
 
-class _Tree:
+class Tree:
     """The root being filled."""
 
     def __init__(self, root: int, directory: str) -> None:
-        self._root = root
+        self.root = root
         self._above = os.path.realpath(directory).count("/")
-        self._privileged = os.geteuid() == 0
+        self.privileged = os.geteuid() == 0
         self._parent: tuple[tuple[str, ...], int] | None = None
-        self._directories: dict[tuple[str, ...], _About] = {}
+        self.directories: dict[tuple[str, ...], About] = {}
 
     def close(self) -> None:
         """Let go of what is held open."""
@@ -194,22 +205,22 @@ class _Tree:
     def add(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         """Make one member. Refused: it is hostile; OSError: the file system does not want it."""
         parts = components(member.name)
-        if parts[:1] == ("dev",) and len(parts) > 1:
+        if self.leaves_out(parts):
             if _is_file(member):
                 _copy(archive, member, -1)
             return
-        about = _about(member, self._privileged)
+        about = _about(member, self.privileged)
         if member.isdir():
-            self._make_directory(parts, about)
+            self.make_directory(parts, about)
             return
         if not parts:
             raise Refused("the root is not a directory")
         if member.issym():
             if not member.linkname or "\0" in member.linkname:
                 raise Refused("the link leads nowhere")
-            parent = self._place(parts)
+            parent = self.place(parts)
             os.symlink(member.linkname, parts[-1], dir_fd=parent)
-            self._finish_special(parent, parts[-1], about)
+            self.finish_special(parent, parts[-1], about)
         elif member.islnk():
             self._link(parts, member.linkname)
         elif _is_file(member):
@@ -217,40 +228,50 @@ class _Tree:
                 parts[-1],
                 os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
                 0o600,
-                dir_fd=self._place(parts),
+                dir_fd=self.place(parts),
             )
             try:
                 _copy(archive, member, fd)
-                self._finish_open(fd, about)
+                self.finish_open(fd, about)
             finally:
                 os.close(fd)
         else:
             self._make_node(parts, member, about)
 
-    def _make_node(self, parts: tuple[str, ...], member: tarfile.TarInfo, about: _About) -> None:
+    def leaves_out(self, parts: tuple[str, ...]) -> bool:
+        """Whether a member is passed over, for it is made by others or means something else."""
+        return parts[:1] == ("dev",) and len(parts) > 1
+
+    def _make_node(self, parts: tuple[str, ...], member: tarfile.TarInfo, about: About) -> None:
         if member.isfifo():
             kind = stat.S_IFIFO
         elif member.ischr() and (member.devmajor, member.devminor) == (0, 0):
             kind = stat.S_IFCHR  # a whiteout: opens nothing, and hides a name when it lies in an overlay
         elif member.ischr() or member.isblk():
-            raise Refused("device nodes are not taken from archives")
+            self.make_device(parts, member, about)
+            return
         else:
             raise Refused(f"its kind {member.type!r} is unknown")
-        parent = self._place(parts)
+        parent = self.place(parts)
         os.mknod(parts[-1], kind | 0o600, 0, dir_fd=parent)
         os.chmod(parts[-1], about.mode, dir_fd=parent)
-        self._finish_special(parent, parts[-1], about)
+        self.finish_special(parent, parts[-1], about)
 
-    def _make_directory(self, parts: tuple[str, ...], about: _About) -> None:
+    def make_device(self, parts: tuple[str, ...], member: tarfile.TarInfo, about: About) -> None:  # noqa: ARG002
+        """Make a node of a device."""
+        raise Refused("device nodes are not taken from archives")
+
+    def make_directory(self, parts: tuple[str, ...], about: About) -> None:
+        """Make a directory, or keep the one that is there; its mode and times come last."""
         if parts:
-            parent = self._open_parent(parts[:-1])
+            parent = self.open_parent(parts[:-1])
             try:
                 kept = stat.S_ISDIR(os.stat(parts[-1], dir_fd=parent, follow_symlinks=False).st_mode)
             except FileNotFoundError:
                 kept = False
             if not kept:
-                os.mkdir(parts[-1], 0o700, dir_fd=self._place(parts))
-        self._directories[parts] = about
+                os.mkdir(parts[-1], 0o700, dir_fd=self.place(parts))
+        self.directories[parts] = about
 
     def _link(self, parts: tuple[str, ...], target: str) -> None:
         try:
@@ -259,9 +280,9 @@ class _Tree:
             raise Refused(f"it is a hard link to {target!r}: {refused}") from None
         if not there or there == parts:
             raise Refused(f"it is a hard link to {target!r}, which cannot be")
-        parent = self._place(parts)
+        parent = self.place(parts)
         try:
-            beside = paths.open_in_root(self._root, "/" + "/".join(there[:-1]), os.O_PATH | os.O_DIRECTORY)
+            beside = paths.open_in_root(self.root, "/" + "/".join(there[:-1]), os.O_PATH | os.O_DIRECTORY)
             try:
                 os.link(there[-1], parts[-1], src_dir_fd=beside, dst_dir_fd=parent, follow_symlinks=False)
             finally:
@@ -269,9 +290,9 @@ class _Tree:
         except (FileNotFoundError, NotADirectoryError):
             raise Refused(f"it is a hard link to {target!r}, which is not there") from None
 
-    def _place(self, parts: tuple[str, ...]) -> int:
+    def place(self, parts: tuple[str, ...]) -> int:
         """The parent of a member, in which its name is free now."""
-        parent = self._open_parent(parts[:-1])
+        parent = self.open_parent(parts[:-1])
         try:
             about = os.stat(parts[-1], dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
@@ -287,24 +308,24 @@ class _Tree:
                 if error.errno == errno.ENOTEMPTY:
                     raise Refused("it would replace a directory that is not empty") from None
                 raise
-            self._directories.pop(parts, None)
+            self.directories.pop(parts, None)
         # A name that led somewhere is gone, so what was found through it must be looked up again.
         self.close()
-        return self._open_parent(parts[:-1])
+        return self.open_parent(parts[:-1])
 
-    def _open_parent(self, parts: tuple[str, ...]) -> int:
+    def open_parent(self, parts: tuple[str, ...]) -> int:
         """A directory below the root, made with its parents where they are missing. The last one is kept."""
         if self._parent and self._parent[0] == parts:
             return self._parent[1]
         self.close()
         path = "/" + "/".join(parts)
         try:
-            fd = paths.open_in_root(self._root, path, os.O_PATH | os.O_DIRECTORY)
+            fd = paths.open_in_root(self.root, path, os.O_PATH | os.O_DIRECTORY)
         except FileNotFoundError:
-            above = self._open_parent(parts[:-1])
+            above = self.open_parent(parts[:-1])
             os.mkdir(parts[-1], 0o755, dir_fd=above)
             os.chmod(parts[-1], 0o755, dir_fd=above)  # noqa: S103 - whatever the umask
-            fd = paths.open_in_root(self._root, path, os.O_PATH | os.O_DIRECTORY)
+            fd = paths.open_in_root(self.root, path, os.O_PATH | os.O_DIRECTORY)
             self.close()
         # Through links in the archive the real place can be deeper than the name.
         if os.readlink(f"/proc/self/fd/{fd}").count("/") > self._above + _DEEPEST:
@@ -313,8 +334,9 @@ class _Tree:
         self._parent = parts, fd
         return fd
 
-    def _finish_open(self, fd: int, about: _About) -> None:
-        if self._privileged:
+    def finish_open(self, fd: int, about: About) -> None:
+        """Give an open file or directory its owner, mode, attributes and time."""
+        if self.privileged:
             os.fchown(fd, about.uid, about.gid)  # before the mode: it clears set-user-id and capabilities
         os.fchmod(fd, about.mode)
         for name, value in about.xattrs:
@@ -325,8 +347,9 @@ class _Tree:
                     raise
         os.utime(fd, ns=(about.mtime, about.mtime))
 
-    def _finish_special(self, parent: int, name: str, about: _About) -> None:
-        if self._privileged:
+    def finish_special(self, parent: int, name: str, about: About) -> None:
+        """The same for what cannot be opened."""
+        if self.privileged:
             os.chown(name, about.uid, about.gid, dir_fd=parent, follow_symlinks=False)
         os.utime(name, ns=(about.mtime, about.mtime), dir_fd=parent, follow_symlinks=False)
 
@@ -334,9 +357,9 @@ class _Tree:
         """Give the directories their owners, modes and times, the deepest first."""
         self.close()
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-        for parts in sorted(self._directories, key=len, reverse=True):
+        for parts in sorted(self.directories, key=len, reverse=True):
             try:
-                above = paths.open_in_root(self._root, "/" + "/".join(parts[:-1]), os.O_PATH | os.O_DIRECTORY)
+                above = paths.open_in_root(self.root, "/" + "/".join(parts[:-1]), os.O_PATH | os.O_DIRECTORY)
             except (FileNotFoundError, NotADirectoryError):
                 continue  # replaced by a later member
             try:
@@ -348,7 +371,7 @@ class _Tree:
             finally:
                 os.close(above)
             try:
-                self._finish_open(fd, self._directories[parts])
+                self.finish_open(fd, self.directories[parts])
             finally:
                 os.close(fd)
 

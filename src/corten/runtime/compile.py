@@ -33,13 +33,14 @@ DEFAULT_SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class Overlay(Record):
     """A root made of layers. layer: directory with upper and work, made if missing; "" for one in memory.
 
-    below: places below the root that are overlays of their own.
+    below: places below the root that are overlays of their own; holds: directories to lock against removal.
     """
 
     lowers: tuple[str, ...]
     layer: str
     size: int = 0
     below: tuple[root.Below, ...] = ()
+    holds: tuple[str, ...] = ()
 
 
 class Filter(Record):
@@ -146,6 +147,8 @@ def _prepare(linux: Linux, setting: Setting, joined: tuple[tuple[str, str], ...]
         steps.append(layer.Note(setting.note_file, setting.note))
     if not setting.detached:
         steps += [namespaces.OpenNamespace(kind, path) for kind, path in joined]
+    if setting.overlay and setting.overlay.holds:
+        steps.append(layer.Hold(setting.overlay.holds))
     if setting.overlay and setting.overlay.layer:
         owner = [to_host(_first(maps), maps) or 0 if maps and setting.privileged else 0
                  for maps in (linux.uid_mappings, linux.gid_mappings)]  # fmt: skip
@@ -242,6 +245,8 @@ def _fill_root(spec: Spec, process: Process, linux: Linux, setting: Setting, in_
         size = process.console_size
         height, width = (size.height, size.width) if size else (0, 0)
         steps.append(identity.OpenTerminal(process.user.uid, height, width))
+    if setting.overlay and spec.root and spec.root.readonly:
+        steps.append(root.MakeWorkingDirectory(process.cwd))  # while it can still be made
     steps += [cover.MakeReadOnly(path) for path in linux.readonly_paths]
     steps += [cover.Hide(path) for path in linux.masked_paths]
     return steps

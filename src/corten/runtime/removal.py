@@ -8,10 +8,8 @@ ids of this user are mapped. Which maps the container had need not be known: the
 from __future__ import annotations
 
 import os
-import sys
 
 from corten.errors import Error, errno_words
-from corten.linux import clone, idmap
 
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEEPEST = 100
@@ -22,10 +20,15 @@ def remove_all(path: str) -> None:
     try:
         remove_tree(path)
     except PermissionError:
-        uid_maps, gid_maps = idmap.rootless_maps(os.geteuid(), os.getegid())
-        if os.geteuid() == 0 or len(uid_maps) == 1:
+        from corten.runtime import helper
+
+        maps = helper.own_maps()
+        if maps is None:
             raise
-        _remove_inside(path, uid_maps, gid_maps)
+        try:
+            helper.call("corten.runtime.removal:remove_tree", (os.path.abspath(path),), maps=maps)
+        except OSError as error:
+            raise Error(f"remove {path} in a user namespace: {errno_words(error.errno or 0)}") from None
 
 
 def remove_tree(path: str) -> None:
@@ -77,57 +80,3 @@ def _empty(fd: int, top: int, depth: int) -> bool:
                 os.close(below)
             os.rmdir(name, dir_fd=fd)
     return moved
-
-
-def _remove_inside(
-    path: str, uid_maps: tuple[idmap.IdMapping, ...], gid_maps: tuple[idmap.IdMapping, ...]
-) -> None:
-    """Have a helper remove it: a new program, not a clone, for a sweeper's process may have many threads."""
-    source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    code = f"import sys;sys.path.insert(0,{source!r});from corten.runtime.removal import _helper;_helper({path!r})"
-    go_there, go_here = os.pipe2(os.O_CLOEXEC)
-    said_here, said_there = os.pipe2(os.O_CLOEXEC)
-    try:
-        pid = os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-I", "-S", "-c", code],
-            {"LC_ALL": "C.UTF-8"},
-            file_actions=[(os.POSIX_SPAWN_DUP2, go_there, 0), (os.POSIX_SPAWN_DUP2, said_there, 1)],
-        )
-    except BaseException:
-        os.close(go_here)
-        os.close(said_here)
-        raise
-    finally:
-        os.close(go_there)
-        os.close(said_there)
-    try:
-        said = os.read(said_here, 4096)
-        if said == b"ready":
-            idmap.write_maps(pid, uid_maps, gid_maps, setgroups_deny=False)
-            os.write(go_here, b"go")
-            said = os.read(said_here, 4096)
-    finally:
-        os.close(go_here)
-        os.close(said_here)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if status:
-        why = said.decode(errors="replace") or f"the helper ended with {status}"
-        raise Error(f"remove {path} in a user namespace: {why}")
-
-
-def _helper(path: str) -> None:
-    """The helper's side: stdin is the word to go, stdout what there is to say."""
-    try:
-        clone.unshare("user")
-        os.write(1, b"ready")
-        if not os.read(0, 16):  # our parent has ended, or could not write the maps
-            os._exit(1)
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
-        remove_tree(path)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        os.write(1, f"{where}{errno_words(error.errno or 0)}".encode(errors="replace"))
-        os._exit(1)
-    os._exit(0)

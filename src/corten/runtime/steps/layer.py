@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from corten.errors import NameInUse
+from corten.errors import NameInUse, NotFound
 from corten.runtime.removal import remove_all
 from corten.runtime.step import Stage, Step
 from corten.runtime.steps.root import make_layer
@@ -78,6 +78,25 @@ def _is_at(fd: int, path: str) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(fd))
     except FileNotFoundError:
         return False
+
+
+class Hold(Step):
+    """Lock directories that others also use, so that they stay for as long as the launcher lives."""
+
+    directories: tuple[str, ...]
+
+    def run(self, stage: Stage) -> None:
+        for path in self.directories:
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                raise NotFound(f"{path}: was removed meanwhile: get the image again") from None
+            stage.claims[f"hold:{path}"] = fd
+            if not _lock(fd, fcntl.LOCK_SH) or not _is_at(fd, path):
+                raise NotFound(f"{path}: is being removed: get the image again")
+
+    def describe(self) -> str:
+        return f"hold {', '.join(self.directories)}"
 
 
 class Note(Step):

@@ -45,7 +45,10 @@ class MountRoot(Step):
 
 
 class Below(Record):
-    """An overlay of its own at a place below the root: target, its lower directories, and a name for its layer."""
+    """An overlay of its own at a place below the root: target, its lower directories, and a name for its layer.
+
+    Without lower directories it goes on top of what the root has there.
+    """
 
     target: str
     lowers: tuple[str, ...]
@@ -81,6 +84,7 @@ class OpenLayers(Step):
 
 
 _OPENED = "layer:"
+_LONGEST_OPTION = 255  # bytes of a value that fsconfig(2) takes
 
 
 class MountOverlay(Step):
@@ -118,13 +122,20 @@ class MountOverlay(Step):
         made = [
             (below.target, _overlay(own, f"{layer}/{below.name}"))
             for below, own in zip(self.below, others, strict=True)
+            if own
         ]
+        on_top = [below for below in self.below if not below.lowers]
+        opened = os.open(layer, os.O_PATH | os.O_CLOEXEC) if on_top else -1
         _become_root(stage, root, self.at)
         for target, mount in made:
             place = paths.directory_in_root(stage.root, target)
             mounts.attach(mount, place)
             os.close(place)
             os.close(mount)
+        for below in on_top:
+            _cover(stage.root, below, f"/proc/self/fd/{opened}")
+        if opened >= 0:
+            os.close(opened)
 
     def _attach(self, mount: int) -> None:
         here = os.open(self.at, os.O_PATH | os.O_CLOEXEC)
@@ -134,6 +145,18 @@ class MountOverlay(Step):
     def describe(self) -> str:
         others = f" (and {', '.join(below.target for below in self.below)})" if self.below else ""
         return f"mount overlay of {' on '.join(self.lowers)} as root{others}, writes to {self.layer or 'memory'}"
+
+
+def _cover(root: int, below: Below, layer: str) -> None:
+    """Mount an overlay on a directory of the root that shows what is there, and looks like it."""
+    place = paths.directory_in_root(root, below.target)
+    about, upper = os.stat(place), f"{layer}/{below.name}/upper"
+    os.chown(upper, about.st_uid, about.st_gid)
+    os.chmod(upper, about.st_mode & 0o7777)
+    mount = _overlay((f"/proc/self/fd/{place}",), f"{layer}/{below.name}")
+    mounts.attach(mount, place)
+    os.close(place)
+    os.close(mount)
 
 
 def make_layer(path: str, names: tuple[str, ...], uid: int = 0, gid: int = 0) -> None:
@@ -151,11 +174,14 @@ def make_layer(path: str, names: tuple[str, ...], uid: int = 0, gid: int = 0) ->
 
 def _overlay(lowers: tuple[str, ...], layer: str) -> int:
     # In a user namespace only user.* attributes may be written, hence userxattr; elsewhere trusted.* are safer.
-    extra = ("userxattr",) if _in_user_namespace() else ()
+    extra = ("userxattr",) if in_user_namespace() else ()
+    writes = (f"upperdir={layer}/upper", f"workdir={layer}/work", *extra)
     escaped = ":".join(path.replace("\\", "\\\\").replace(":", "\\:") for path in lowers)
-    options = (f"lowerdir={escaped}", f"upperdir={layer}/upper", f"workdir={layer}/work", *extra)
     try:
-        overlay = mounts.new("overlay", options)
+        if len(os.fsencode(escaped)) <= _LONGEST_OPTION:
+            overlay = mounts.new("overlay", (f"lowerdir={escaped}", *writes))
+        else:
+            overlay = overlay_of_many(lowers, writes)
     except mounts.MountError as error:
         if error.errno == errno.EINVAL:  # an overlay, NFS and their like cannot be written to through an overlay
             remedy = "writes must go to a local disk: set CORTEN_HOME to a directory there, or --writable tmpfs"
@@ -170,7 +196,25 @@ def _overlay(lowers: tuple[str, ...], layer: str) -> int:
     return overlay
 
 
-def _in_user_namespace() -> bool:
+def overlay_of_many(lowers: tuple[str, ...], options: tuple[str, ...]) -> int:
+    """An overlay whose lower directories do not fit into one option: they are named by descriptor, then one by one."""
+    here = os.open(".", os.O_PATH | os.O_CLOEXEC)
+    opened = []
+    try:
+        opened += [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in lowers]
+        os.chdir("/proc/self/fd")  # so that a name is a number: some 60 of them fit
+        names = ":".join(map(str, opened))
+        if len(names) <= _LONGEST_OPTION:
+            return mounts.new("overlay", (f"lowerdir={names}", *options))
+        return mounts.new("overlay", (*(f"lowerdir+={fd}" for fd in opened), *options))  # since Linux 6.5
+    finally:
+        os.fchdir(here)
+        for fd in (here, *opened):
+            os.close(fd)
+
+
+def in_user_namespace() -> bool:
+    """Whether this process is in another user namespace than the machine's own."""
     with open("/proc/self/uid_map") as file:
         return file.read().split() != ["0", "0", "4294967295"]
 
@@ -221,6 +265,18 @@ class Propagate(Step):
     def describe(self) -> str:
         kinds = {mounts.SHARED: "shared", mounts.SLAVE: "slave", mounts.PRIVATE: "private"}
         return f"make the root's mounts {kinds.get(self.propagation, 'unbindable')}"
+
+
+class MakeWorkingDirectory(Step):
+    """Make the working directory where it is missing, in a root that will be read-only."""
+
+    path: str
+
+    def run(self, stage: Stage) -> None:
+        os.close(paths.directory_in_root(stage.root, self.path))
+
+    def describe(self) -> str:
+        return f"make {self.path} if it is missing"
 
 
 class WorkingDirectory(Step):

@@ -9,12 +9,12 @@ Rule: half made means `.new` without a holder of its lock, since a lock dies wit
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 
-from corten.errors import Error, errno_words
-from corten.runtime.removal import remove_tree
+from corten.errors import Error
+from corten.images.store.failures import complaint
+from corten.runtime.removal import remove_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,12 +43,12 @@ def make(directory: str, name: str, fill: Callable[[str], None], what: str, mode
             os.unlink(f"{directory}/.{name}.lock")
             os.close(lock)
     except OSError as error:
-        raise Error(_complaint(error, what, directory)) from None
+        raise Error(complaint(error, what, directory)) from None
     return target
 
 
 def _fill(target: str, draft: str, fill: Callable[[str], None]) -> None:
-    remove_tree(draft)
+    remove_all(draft)
     os.mkdir(draft, 0o700)
     # In a set-group-id directory all of it would get a group that the user's namespace may not have: an overlay
     # then refuses to copy it up (EOVERFLOW).
@@ -59,18 +59,8 @@ def _fill(target: str, draft: str, fill: Callable[[str], None]) -> None:
         os.chmod(draft, 0o755)  # noqa: S103 - what is in it is for the container's users
         os.rename(draft, target)
     except BaseException:
-        remove_tree(draft)
+        remove_all(draft)
         raise
-
-
-def _complaint(error: OSError, what: str, directory: str) -> str:
-    words = errno_words(error.errno) if error.errno else str(error)
-    text = f"cannot make {what} in {directory}: {words}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{text}: free some space or set CORTEN_HOME to a directory with more; nothing was left there"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{text}: set CORTEN_HOME to a directory of yours"
-    return text
 
 
 def _lock(path: str, wait: bool) -> int:
@@ -106,7 +96,7 @@ def sweep(directory: str) -> int:
             continue
         try:
             if os.path.isdir(f"{directory}/.{name}.new"):
-                remove_tree(f"{directory}/.{name}.new")
+                remove_all(f"{directory}/.{name}.new")
                 swept += 1
         finally:
             os.unlink(f"{directory}/.{name}.lock")
@@ -144,7 +134,7 @@ def remove(directory: str, name: str) -> bool:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.rename(path, doomed)  # killed from here on, it is half made
-            remove_tree(doomed)
+            remove_all(doomed)
         finally:
             os.close(fd)
     except BlockingIOError:

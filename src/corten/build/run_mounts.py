@@ -1,0 +1,197 @@
+"""`RUN --mount`: what is shown to one command and is no part of its layer.
+
+Rule 1: a bind counts in the key by its contents; caches, temporary files and secrets do not count.
+Rule 2: what a command writes to a bind goes with it, and never reaches the context or another stage.
+Rule 3: secrets are copied into the step's own directory, which only its owner can enter, and go with it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from corten.build.copying import Manner, Writer
+from corten.build.ignore import Ignore
+from corten.build.selection import SelectionError, digest, select
+from corten.build.trees import Context, Tree, below, number_fields
+from corten.engine.mounts import MountOption
+from corten.errors import InvalidInput
+from corten.images.root_source import Layer
+from corten.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from corten.build.instructions import RunMount
+
+
+class Secret(Record):
+    """A value that a step may see: in a file of the host, or in a variable of the environment."""
+
+    file: str = ""
+    env: str = ""
+
+    def read(self) -> bytes:
+        """Its bytes. InvalidInput: there is no such file or variable."""
+        if self.env:
+            if self.env not in os.environ:
+                raise InvalidInput(f"secret: the environment has no variable {self.env}")
+            return os.fsencode(os.environ[self.env])
+        try:
+            with open(self.file, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise InvalidInput(f"secret: {self.file}: {os.strerror(error.errno or 0).lower()}") from None
+
+
+class RunMounts:
+    """The mounts of one RUN, from the moment its key is wanted until it has ended."""
+
+    def __init__(
+        self,
+        mounts: Sequence[RunMount],
+        context: Context | None,
+        tree_of: Callable[[str], Tree],
+        secrets: Mapping[str, Secret],
+        caches: str,
+    ) -> None:
+        self._mounts = [(mount.kind, dict(mount.fields)) for mount in mounts]
+        self._context, self._tree_of, self._secrets, self._caches = context, tree_of, secrets, caches
+        self._locks: list[int] = []
+        self.options: list[MountOption] = []
+        self.layers: list[Layer] = []
+        self.env: list[tuple[str, str]] = []
+
+    def digests(self) -> list[str]:
+        """What is bound, for the key. SelectionError: it is not there."""
+        found = []
+        for kind, fields in self._mounts:
+            if kind != "bind":
+                found.append("")
+            elif fields.get("from"):
+                found.append(" ".join((*self._tree_of(fields["from"]).diff_ids, fields.get("source", "/"))))
+            else:
+                context = self._of_context()
+                found.append(digest(context.fd, select(context.fd, fields.get("source", "."), context.ignore)))
+        return found
+
+    def _of_context(self) -> Context:
+        if self._context is None:
+            raise SelectionError("there is no build context to bind from")
+        return self._context
+
+    def prepare(self, draft: str) -> None:
+        """Fill `options`, `layers` and `env`. draft: a directory of the step's own."""
+        for number, (kind, fields) in enumerate(self._mounts):
+            if kind == "bind":
+                self._bind(fields, f"{draft}/bind-{number}")
+            elif kind == "cache":
+                self._cache(fields)
+            elif kind == "tmpfs":
+                self._tmpfs(fields)
+            else:
+                self._secret(fields, f"{draft}/secret-{number}")
+
+    def close(self) -> None:
+        """Let go of the caches."""
+        for fd in self._locks:
+            os.close(fd)
+        self._locks.clear()
+
+    def _bind(self, fields: dict[str, str], draft: str) -> None:
+        target, source = fields["target"], fields.get("source", "/")
+        if fields.get("from"):
+            try:
+                place = below(self._tree_of(fields["from"]), source)
+            except OSError:
+                raise SelectionError(f"{fields['from']} has no {source}") from None
+            if isinstance(place, str):
+                self.options.append(MountOption("bind", target, place, read_only=True))
+            else:
+                self.layers.append(Layer(target, place))
+            return
+        context = self._of_context()
+        entries = select(context.fd, source, context.ignore)
+        writable = fields.get("rw", "false").lower() in ("true", "1")
+        writable = writable or fields.get("readonly", "true").lower() in ("false", "0")
+        if writable or context.ignore != Ignore():
+            os.mkdir(draft, 0o755)
+            fd = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                writer = Writer(fd, Manner())
+                name = "/tree" if entries and entries[0].is_directory else "/"
+                writer.put(context.fd, entries, name)
+                writer.finish()
+            finally:
+                os.close(fd)
+            place = f"{draft}/tree" if name == "/tree" else f"{draft}/{entries[0].target}"
+        else:
+            place = os.path.join(context.path, entries[0].source) if entries[0].source else context.path
+        self.options.append(MountOption("bind", target, place, read_only=not writable))
+
+    def _cache(self, fields: dict[str, str]) -> None:
+        import hashlib
+
+        sharing = fields.get("sharing", "shared")
+        name = hashlib.sha256((fields.get("id") or fields["target"]).encode()).hexdigest()[:32]
+        for number in range(1 << 16):
+            path = f"{self._caches}/{name}-{number}"
+            if not os.path.isdir(path):
+                self._make_cache(path, fields)
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                kind = fcntl.LOCK_SH if sharing == "shared" else fcntl.LOCK_EX
+                fcntl.flock(fd, kind | (fcntl.LOCK_NB if sharing == "private" else 0))
+            except BlockingIOError:  # private, and in use: the next one
+                os.close(fd)
+                continue
+            self._locks.append(fd)
+            break
+        read_only = fields.get("readonly", "false").lower() in ("true", "1")
+        self.options.append(MountOption("bind", fields["target"], path, read_only=read_only))
+
+    def _make_cache(self, path: str, fields: dict[str, str]) -> None:
+        uid, gid, mode = number_fields(fields)
+        os.makedirs(self._caches, 0o700, exist_ok=True)
+        draft = f"{self._caches}/.{os.urandom(8).hex()}"
+        os.mkdir(draft)
+        os.chown(draft, uid, gid)
+        os.chmod(draft, 0o755 if mode is None else mode)
+        try:
+            os.rename(draft, path)
+        except OSError:  # somebody else was first, and has put something in
+            os.rmdir(draft)
+
+    def _tmpfs(self, fields: dict[str, str]) -> None:
+        from corten.engine.quantities import size
+
+        bytes_ = size("--mount=type=tmpfs: size", fields["size"]) if "size" in fields else None
+        self.options.append(MountOption("tmpfs", fields["target"], options=("nosuid", "nodev"), size=bytes_))
+
+    def _secret(self, fields: dict[str, str], draft: str) -> None:
+        name = fields.get("id") or os.path.basename(fields["target"])
+        secret = self._secrets.get(name)
+        if secret is None:
+            if fields.get("required", "false").lower() in ("true", "1"):
+                raise InvalidInput(f"secret {name}: was not given: add --secret id={name},src=FILE")
+            return
+        value = secret.read()
+        if "env" in fields:
+            if b"\0" in value:
+                raise InvalidInput(f"secret {name}: has a zero byte, so it cannot be a variable")
+            self.env.append((fields["env"], os.fsdecode(value)))
+            if "target" not in fields:
+                return
+        uid, gid, mode = number_fields(fields)
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            view = memoryview(value)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fchown(fd, uid, gid)
+            os.fchmod(fd, 0o400 if mode is None else mode)
+        finally:
+            os.close(fd)
+        target = fields.get("target") or f"/run/secrets/{name}"
+        self.options.append(MountOption("bind", target, draft, read_only=True))

@@ -1,0 +1,141 @@
+"""RUN: a command in a container on the layers so far, whose changes are the next layer.
+
+Rule 1: it is an ordinary container, made the engine's way, with podman's capabilities and the default filter.
+Rule 2: its network is the host's, unless it is told otherwise, and so are /etc/resolv.conf and /etc/hosts.
+Rule 3: what was mounted leaves nothing in the layer (stubs.py).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from corten.build.evaluate import DEFAULT_PATH
+from corten.build.failures import Cancelled
+from corten.build.stubs import remove_stubs
+from corten.build.views import View
+from corten.engine.container import DEVNULL, Container, start_with
+from corten.engine.mounts import MountOption
+from corten.engine.options import RunOptions
+from corten.images.root_source import RootSource
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from corten.build.evaluate import RunStep
+    from corten.build.run_mounts import RunMounts
+
+_MADE = ("/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts")
+"""Places of the engine's own mounts."""
+_SCRIPT = "/dev/corten-script"
+
+
+class Running:
+    """The containers of a build, so that all can be ended at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._containers: set[Container] = set()
+        self.cancelled = False
+
+    def add(self, container: Container) -> None:
+        """One more. Cancelled: the build is being ended."""
+        with self._lock:
+            if self.cancelled:
+                raise Cancelled
+            self._containers.add(container)
+
+    def remove(self, container: Container) -> None:
+        """One less."""
+        with self._lock:
+            self._containers.discard(container)
+
+    def cancel(self) -> None:
+        """End all of them, and let no other begin."""
+        with self._lock:
+            self.cancelled = True
+            for container in self._containers:
+                container.kill()
+
+
+class Failed(Exception):
+    """The command has ended badly; the text says how."""
+
+
+def run(
+    step: RunStep,
+    lowers: tuple[str, ...],
+    draft: str,
+    mounts: RunMounts,
+    volumes: tuple[MountOption, ...],
+    network: str,
+    running: Running,
+    output: Callable[[bytes], None],
+) -> str:
+    """Run it; the directory with what it changed, an overlay's upper. draft: a directory of its own with `layer`.
+
+    Failed: it ended badly; Cancelled: another step did; Error: it could not be started.
+    """
+    mounts.prepare(draft)
+    argv = step.argv
+    options = [*mounts.options, *volumes]
+    if step.script:
+        script = f"{draft}/script"
+        with open(script, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(step.script)
+        os.chmod(script, 0o755)  # noqa: S103 - the step's user reads it
+        options.append(MountOption("bind", _SCRIPT, script, read_only=True))
+        argv = (_SCRIPT,)
+    if network == "host":
+        options += _host_names({option.target for option in options})
+    env = {"PATH": DEFAULT_PATH, **dict(step.proxies), **dict(step.env), **dict(mounts.env)}
+    settings = RunOptions(
+        image="build",
+        argv=argv,
+        env=tuple(env.items()),
+        user=step.user or None,
+        workdir=step.workdir,
+        mounts=tuple(options),
+        network=network,
+        hostname="build",
+        writable=f"{draft}/layer",
+        no_new_privileges=False,  # so that sudo and su work, as in other builders
+    )
+    targets = (*_MADE, *(option.target for option in options), *(layer.target for layer in mounts.layers))
+    _run(settings, RootSource(lowers, layers=tuple(mounts.layers)), running, output)
+    upper = f"{draft}/layer/upper"
+    with View(lowers) as below:
+        remove_stubs(upper, below.fd, targets)
+    return upper
+
+
+def _host_names(taken: set[str]) -> list[MountOption]:
+    names = [name for name in ("/etc/resolv.conf", "/etc/hosts") if os.path.exists(name) and name not in taken]
+    return [MountOption("bind", name, os.path.realpath(name), read_only=True) for name in names]
+
+
+def _run(settings: RunOptions, source: RootSource, running: Running, output: Callable[[bytes], None]) -> None:
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    try:
+        try:
+            container = start_with(settings, (DEVNULL, writing, writing), source)
+        finally:
+            os.close(writing)
+        with container:
+            running.add(container)
+            try:
+                with os.fdopen(os.dup(reading), "rb") as file:
+                    for line in file:
+                        output(line if line.endswith(b"\n") else line + b"\n")
+                result = container.wait()
+            finally:
+                running.remove(container)
+    finally:
+        os.close(reading)
+    if running.cancelled:
+        raise Cancelled
+    if result.exit_code:
+        raise Failed(result.reason or f"ended with exit code {result.exit_code}")
+
+

@@ -1,0 +1,1 @@
+"""Images in files: OCI layouts, docker archives, root file systems."""

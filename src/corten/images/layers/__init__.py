@@ -1,0 +1,1 @@
+"""Layers: tar archives made into directories in overlay form, and back."""

@@ -1,0 +1,131 @@
+"""A layer unpacked in the form that an overlay takes as a lower directory.
+
+    .wh.NAME        becomes a 0/0 character device called NAME: the name is deleted
+    .wh..wh..opq    becomes an attribute of its directory: what lies below it shows nothing
+
+Rule 1: a whiteout hides what lower layers have, never what its own layer has, in whatever order they come.
+Rule 2: both kinds of overlay understand it: those that the kernel lets root mount (trusted.*) and those in a user
+        namespace (user.*).
+Sources: OCI image specification, layer.md; kernel, Documentation/filesystems/overlayfs.rst.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from corten.images.unpack import About, Refused, Tree
+from corten.linux import paths
+from corten.linux.idmap import to_host
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import tarfile
+
+    from corten.runtime.helper import Maps
+
+PREFIX = ".wh."
+OPAQUE = ".wh..wh..opq"
+_OTHERS = ".wh..wh."  # of aufs, which are no part of the contents
+OPAQUE_NAMES = ("trusted.overlay.opaque", "user.overlay.opaque")
+
+
+class LayerTree(Tree):
+    """The directory being filled. maps: of the user namespace that this process is in, None for the machine's own.
+
+    Only root there can make device nodes; others leave them out.
+    """
+
+    def __init__(self, root: int, directory: str, maps: Maps | None) -> None:
+        super().__init__(root, directory)
+        self._maps = maps
+        self._trusted = self.privileged and maps is None
+        self._opaque: set[tuple[str, ...]] = set()
+        self._deleted: set[tuple[str, ...]] = set()
+
+    def leaves_out(self, parts: tuple[str, ...]) -> bool:
+        """Whiteouts are carried out here instead."""
+        name = parts[-1] if parts else ""
+        if not name.startswith(PREFIX):
+            return False
+        if name == OPAQUE:
+            self._opaque.add(parts[:-1])
+            self.open_parent(parts[:-1])
+        elif not name.startswith(_OTHERS):
+            self._delete(parts[:-1], name[len(PREFIX) :])
+        return True
+
+    def add(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        """Make one member. Refused: it belongs to somebody whom this user namespace does not have."""
+        if self._maps:
+            for kind, number, maps in (("user", member.uid, self._maps[0]), ("group", member.gid, self._maps[1])):
+                if to_host(number, maps) is None:
+                    most = sum(one.size for one in maps)
+                    raise Refused(f"it belongs to {kind} {number}, but there are {most} here: see /etc/sub{kind[0]}id")
+        super().add(archive, member)
+
+    def _delete(self, above: tuple[str, ...], name: str) -> None:
+        if name in ("", ".", ".."):
+            raise Refused("it deletes nothing that can have a name")
+        parts = (*above, name)
+        parent = self.open_parent(above)
+        try:
+            about = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            os.mknod(name, stat.S_IFCHR | 0o600, 0, dir_fd=parent)
+            self._deleted.add(parts)
+            return
+        if stat.S_ISDIR(about.st_mode):
+            self._opaque.add(parts)
+
+    def make_directory(self, parts: tuple[str, ...], about: About) -> None:
+        """A directory in the place of a deleted one shows nothing of it."""
+        if parts in self._deleted:
+            self._deleted.discard(parts)
+            self._opaque.add(parts)
+        super().make_directory(parts, about)
+
+    def open_parent(self, parts: tuple[str, ...]) -> int:
+        """The same holds for one that is not listed, but has members."""
+        try:
+            return super().open_parent(parts)
+        except NotADirectoryError:
+            hidden = next((parts[:n] for n in range(1, len(parts) + 1) if parts[:n] in self._deleted), None)
+            if hidden is None:
+                raise
+            above = super().open_parent(hidden[:-1])
+            os.unlink(hidden[-1], dir_fd=above)
+            self._deleted.discard(hidden)
+            self._opaque.add(hidden)
+            return super().open_parent(parts)
+
+    def make_device(self, parts: tuple[str, ...], member: tarfile.TarInfo, about: About) -> None:
+        """As the archive says; which of them a container may open is decided by its list of devices."""
+        if not self._trusted:
+            return
+        kind = stat.S_IFCHR if member.ischr() else stat.S_IFBLK
+        parent = self.place(parts)
+        os.mknod(parts[-1], kind | 0o600, os.makedev(member.devmajor, member.devminor), dir_fd=parent)
+        self.finish_special(parent, parts[-1], about)
+        os.chmod(parts[-1], about.mode, dir_fd=parent)
+
+    def finish(self) -> None:
+        """First what is opaque, while all directories may be written to."""
+        self.close()
+        for parts in self._opaque:
+            try:
+                fd = paths.open_in_root(self.root, "/" + "/".join(parts), os.O_RDONLY | os.O_DIRECTORY)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # replaced by a later member
+            try:
+                set_opaque(fd, self._trusted)
+            finally:
+                os.close(fd)
+        super().finish()
+
+
+def set_opaque(fd: int, trusted: bool) -> None:
+    """Have a directory show nothing of what lies below it, for overlays of either kind. OSError."""
+    for name in OPAQUE_NAMES:
+        if trusted or name.startswith("user."):
+            os.setxattr(fd, name, b"y")

@@ -1,0 +1,65 @@
+"""From the blob of a layer to its directory in the store, checked against its diff id."""
+
+from __future__ import annotations
+
+import os
+
+from corten.errors import InvalidInput
+from corten.runtime import helper
+
+_OWN_PROCESS = 1 << 20
+"""Bytes of a packed layer from which on it is worth the start of a process."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from corten.images.store.images import Layer, Store
+    from corten.runtime.helper import Maps
+
+
+def ensure(store: Store, layer: Layer) -> str:
+    """The directory of a layer, unpacked from its blob if it is not there yet.
+
+    NotFound: the blob is not in the store either; InvalidInput: it is damaged, hostile, or unpacks to something else
+    than the configuration says; Error: no space.
+    """
+    if store.layers.has(layer.diff_id):
+        return store.layers.path(layer.diff_id)
+    fd = store.blobs.open(layer.blob.digest)
+    try:
+        return store.layers.make(layer.diff_id, lambda tree: unpack_from(fd, layer, tree))
+    finally:
+        os.close(fd)
+
+
+def unpack_from(fd: int, layer: Layer, directory: str) -> None:
+    """Unpack the packed layer that is read from a descriptor into an empty directory, with the owners that it says.
+
+    An ordinary user's owners are those of its ranges in /etc/subuid and /etc/subgid, as in its containers; without
+    ranges all is its own. InvalidInput, OSError as `unpack`.
+    """
+    maps = helper.own_maps()
+    if maps or layer.blob.size > _OWN_PROCESS:  # unpacking is work for one CPU: another layer may use another
+        where = "corten.images.layers.unpacking:unpack_layer"
+        helper.call(where, (layer.diff_id, directory, maps), (fd,), maps)
+    else:
+        unpack_layer(layer.diff_id, directory, maps, fd)
+
+
+def unpack_layer(diff_id: str, directory: str, maps: Maps | None, fd: int) -> None:
+    """The same in this process, which is root or in a user namespace with these maps."""
+    import hashlib
+
+    from corten.images import unpack
+    from corten.images.archive import Limits
+    from corten.images.decompress import Contents
+    from corten.images.layers.tree import LayerTree
+
+    name = f"layer {diff_id[:19]}"
+    seen = hashlib.new(diff_id.partition(":")[0])
+    limits = Limits()
+    contents = Contents(fd, name, limits, seen)
+    root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    unpack.fill(contents, name, LayerTree(root, directory, maps), limits)
+    found = f"{seen.name}:{seen.hexdigest()}"
+    if found != diff_id:
+        raise InvalidInput(f"layer {diff_id}: unpacks to something else, {found}: refused")

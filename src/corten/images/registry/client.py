@@ -1,0 +1,333 @@
+"""One registry, asked over HTTP: who we are, once more if it breaks off, and answers made into errors of one line.
+
+Rule 1: nothing is sent in the clear, except to this machine or where the configuration says so.
+Rule 2: a request that failed for a reason that may pass (no connection, no answer, 429, 5xx) is made again, after a
+        wait that doubles; what the registry itself refuses is not.
+Rule 3: credentials go to the registry and to the token service that it names, and nowhere else.
+Safe for several threads.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+import threading
+import time
+
+import httpx
+
+from corten.errors import Error, InvalidInput, NotFound
+from corten.images.registry import challenge, credentials
+from corten.images.registry.configuration import Settings, is_local
+from corten.images.registry.watching import SILENT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any, Self
+
+    from corten.images.registry.credentials import Credentials
+
+ATTEMPTS = 5
+FIRST_WAIT = 0.5  # seconds
+_LONGEST_WAIT = 10.0
+_PASSING = frozenset((408, 429, 500, 502, 503, 504))
+_LARGEST_ANSWER = 1 << 20  # of a token service, and of errors
+_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")  # of OpenSSL
+_HOSTS = {"docker.io": "registry-1.docker.io"}
+
+
+class Broken(Exception):
+    """A connection that failed; it may work the next time."""
+
+
+class Registry:
+    """A connection to one registry. Use it in a `with` block.
+
+    say: is told, in a line, of what is tried again. find: looks up credentials for (registry, repository).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        say: Callable[[str], None] = SILENT.say,
+        find: Callable[[str, str], Credentials | None] = credentials.find,
+    ) -> None:
+        self.host, self.settings, self._say, self._find = settings.host, settings, say, find
+        self._lock = threading.Lock()
+        self._base = ""
+        self._challenges: list[challenge.Challenge] = []
+        self._tokens: dict[str, tuple[str, float]] = {}
+        self._known: dict[str, Credentials | None] = {}
+        self._client = httpx.Client(
+            verify=self._trust(),
+            timeout=httpx.Timeout(settings.timeout, connect=min(settings.timeout, 15), pool=None),
+            # A proxy does not see this machine as we do.
+            trust_env=not is_local(self.host),
+            limits=httpx.Limits(max_connections=16),
+            headers={"User-Agent": "corten"},
+            event_hooks={"response": [self._same_protection]},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def _trust(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        place = ""
+        try:
+            for place in self.settings.authorities:
+                context.load_verify_locations(place)
+            if self.settings.certificate:
+                place = self.settings.certificate
+                context.load_cert_chain(place, self.settings.key or None)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidInput(f"registry {self.host}: {place}: cannot be used as a certificate: {error}") from None
+        return context
+
+    def _same_protection(self, response: httpx.Response) -> None:
+        to = response.next_request
+        if to is not None and response.url.scheme == "https" and to.url.scheme != "https":
+            raise Error(f"registry {self.host}: sends us on to {to.url.host} without TLS: refused")
+
+    # --- finding it
+
+    def _find_base(self) -> str:
+        """The URL that all others begin with, and how it wants to be addressed. Asked once."""
+        with self._lock:
+            if self._base:
+                return self._base
+            host = _HOSTS.get(self.host, self.host)
+            schemes = ["http"] if self.settings.http else ["https", "http"] if is_local(self.host) else ["https"]
+            for scheme in schemes:
+                try:
+                    answer = self._again(lambda s=scheme: self._client.get(f"{s}://{host}/v2/"), "connect", 2)  # type: ignore[misc]
+                except _SpeaksPlain:
+                    if scheme == schemes[-1]:
+                        raise Error(
+                            f"registry {self.host}: speaks plain HTTP: if that is meant, "
+                            f'write http = true under [registry."{self.host}"] in registries.toml'
+                        ) from None
+                    continue
+                break
+            if answer.status_code == 401:
+                self._challenges = challenge.parse(answer.headers.get("www-authenticate", ""))
+            elif answer.status_code not in (200, 403, 404):
+                raise self._refusal(answer, f"registry {self.host}")
+            if answer.status_code == 404 and "docker-distribution-api-version" not in answer.headers:
+                raise Error(f"registry {self.host}: is no registry: it has no /v2/")
+            self._base = f"{scheme}://{host}"
+            return self._base
+
+    # --- asking
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        what: str,
+        repository: str,
+        *,
+        actions: str = "pull",
+        more_scopes: tuple[str, ...] = (),
+        good: tuple[int, ...] = (200,),
+        stream: bool = False,
+        once: bool = False,
+        **options: Any,
+    ) -> httpx.Response:
+        """Ask, and ask again; the answer, which has one of the `good` codes.
+
+        path: from `/v2/` on, or a whole URL that the registry gave; what: for errors; actions: pull, or pull,push;
+        stream: the body is left for the caller to read, who closes the answer; once: the caller tries again himself.
+        NotFound, InvalidInput (the registry does not let us), Error.
+        """
+        base = self._find_base()
+        url = path if path.startswith("http") else base + path
+        scopes = (f"repository:{repository}:{actions}", *more_scopes)
+        headers = options.pop("headers", {})
+        fresh = False
+        while True:
+            own = {**headers, **self._authorization(scopes, repository, url, fresh)}
+
+            def send(own: dict[str, str] = own) -> httpx.Response:
+                request = self._client.build_request(method, url, headers=own, **options)
+                return self._client.send(request, stream=stream, follow_redirects=method in ("GET", "HEAD"))
+
+            answer = send_once(send, self) if once else self._again(send, what)
+            if answer.status_code in good:
+                return answer
+            if stream:
+                _read(answer)
+            if answer.status_code == 401 and not fresh:
+                # A token that has expired, or a registry that wants another one for this.
+                wanted = challenge.parse(answer.headers.get("www-authenticate", ""))
+                self._challenges = wanted or self._challenges
+                fresh = True
+                continue
+            raise self._refusal(answer, what)
+
+    def _again(self, send: Callable[[], httpx.Response], what: str, attempts: int = 0) -> httpx.Response:
+        attempts = attempts or ATTEMPTS
+        for attempt in range(1, attempts + 1):
+            after = 0.0
+            try:
+                answer = send_once(send, self)
+                if answer.status_code not in _PASSING or attempt == attempts:
+                    return answer
+                answer.close()
+                why = f"{answer.status_code} {answer.reason_phrase}"
+                after = _seconds(answer.headers.get("retry-after", ""))
+            except Broken as broken:
+                why = str(broken)
+                if attempt == attempts:
+                    raise Error(f"{what}: registry {self.host}: {why} ({attempts} attempts)") from None
+            self.wait(attempt, why, after)
+        raise AssertionError
+
+    def wait(self, attempt: int, why: str, at_least: float = 0.0) -> None:
+        """Wait before the next attempt."""
+        seconds = max(at_least, min(_LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1)) * random.uniform(0.5, 1))  # noqa: S311
+        self._say(f"registry {self.host}: {why}: trying again in {seconds:.1f} s")
+        time.sleep(seconds)
+
+    def _refusal(self, answer: httpx.Response, what: str) -> Error:
+        code, said = answer.status_code, _said(answer)
+        words = f"registry {self.host}: {said or f'{code} {answer.reason_phrase}'}"
+        if code == 404:
+            return NotFound(f"{what}: not found: {words}")
+        if code in (401, 403):
+            known = next((one for one in self._known.values() if one), None)
+            who = f"as {known.user or 'the owner of a token'} (from {known.source})" if known else "without credentials"
+            return InvalidInput(f"{what}: {words}: asked {who}: see 'corten login {self.host}'")
+        return Error(f"{what}: {words}")
+
+    # --- who we are
+
+    def _credentials(self, repository: str) -> Credentials | None:
+        with self._lock:
+            if repository not in self._known:
+                self._known[repository] = self._find(self.host, repository)
+            return self._known[repository]
+
+    def _authorization(self, scopes: tuple[str, ...], repository: str, url: str, fresh: bool) -> dict[str, str]:
+        if not url.startswith(f"{self._base}/"):
+            return {}  # an upload that goes elsewhere carries its own signature
+        for one in self._challenges:
+            if one.scheme == "bearer" and one.parameters.get("realm"):
+                return {"Authorization": f"Bearer {self._token(one, scopes, repository, fresh)}"}
+            if one.scheme == "basic":
+                known = self._credentials(repository)
+                if known and known.user:
+                    return {"Authorization": httpx.BasicAuth(known.user, known.password)._auth_header}
+        return {}
+
+    def _token(self, one: challenge.Challenge, scopes: tuple[str, ...], repository: str, fresh: bool) -> str:
+        key = " ".join(scopes)
+        token, until = self._tokens.get(key, ("", 0.0))
+        if token and time.monotonic() < until and not fresh:
+            return token
+        realm, service = one.parameters["realm"], one.parameters.get("service", "")
+        if not realm.startswith("https://") and not realm.startswith("http://"):
+            raise Error(f"registry {self.host}: names a token service {realm!r}, which is no URL")
+        if realm.startswith("http://") and self._base.startswith("https://"):
+            raise Error(f"registry {self.host}: names a token service without TLS, {realm}: refused")
+        known = self._credentials(repository)
+        what = f"token of {realm}"
+        if known and known.identity:
+            form = {"grant_type": "refresh_token", "refresh_token": known.identity, "service": service,
+                    "client_id": "corten", "scope": key}  # fmt: skip
+            answer = self._again(lambda: self._client.post(realm, data=form), what)
+        else:
+            auth = httpx.BasicAuth(known.user, known.password) if known and known.user else None
+            query: dict[str, str | list[str]] = {"service": service, "scope": list(scopes)}
+            if known and known.user:
+                query["account"] = known.user
+            answer = self._again(lambda: self._client.get(realm, params=query, auth=auth), what)
+        if answer.status_code != 200:
+            raise self._refusal(answer, what)
+        try:
+            found = answer.json()
+            token = found.get("token") or found["access_token"]
+            lasts = float(found.get("expires_in") or 60)
+            if not isinstance(token, str) or "\n" in token:
+                raise ValueError
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise Error(f"{what}: the answer holds no token") from None
+        self._tokens[key] = token, time.monotonic() + lasts * 0.9
+        return token
+
+
+class _SpeaksPlain(Exception):
+    """The other side does not speak TLS."""
+
+
+def send_once(send: Callable[[], httpx.Response], registry: Registry) -> httpx.Response:
+    """One attempt. Broken: it may work the next time; Error: it will not."""
+    try:
+        return send()
+    except (httpx.TransportError, httpx.StreamError) as error:
+        raise reason(error, registry) from None
+    except httpx.TooManyRedirects:
+        raise Error(f"registry {registry.host}: sends us in circles") from None
+    except (httpx.InvalidURL, httpx.DecodingError) as error:
+        raise Error(f"registry {registry.host}: gives an answer that makes no sense: {error}") from None
+
+
+def reason(error: Exception, registry: Registry) -> Exception:
+    """A failure of the connection in words, as `Broken` or, where trying again is no use, `Error`."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    host = registry.host
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return Error(
+            f"registry {host}: its certificate is not trusted: {cause.verify_message}: name the authority as ca "
+            f'under [registry."{host}"] in registries.toml'
+        )
+    if isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS:
+        return _SpeaksPlain()
+    if "Name or service not known" in str(error) or "No address associated" in str(error):
+        return Error(f"registry {host}: there is no such host: is the name right, and the network up?")
+    if isinstance(error, httpx.ConnectTimeout):
+        return Broken("no connection in time")
+    if isinstance(error, httpx.TimeoutException):
+        return Broken(f"no answer in {registry.settings.timeout:g} s")
+    if isinstance(error, httpx.ProxyError):
+        return Broken(f"the proxy: {error}")
+    if isinstance(error, httpx.UnsupportedProtocol):
+        return Error(f"registry {host}: sends us to an address that is no URL")
+    return Broken(" ".join(str(error).split()) or type(error).__name__)
+
+
+def _read(answer: httpx.Response) -> None:
+    """What is said in an error, as far as it is short."""
+    data = b""
+    try:
+        for piece in answer.iter_bytes():
+            data += piece
+            if len(data) > _LARGEST_ANSWER:
+                break
+    except httpx.HTTPError:
+        pass
+    answer.close()
+    answer._content = data
+
+
+def _said(answer: httpx.Response) -> str:
+    """The words of a registry's error (OCI distribution, error codes); empty if there are none."""
+    try:
+        errors = answer.json()["errors"]
+        words = [str(one.get("message") or one.get("code") or "") for one in errors]
+    except (ValueError, KeyError, TypeError, AttributeError, httpx.ResponseNotRead):
+        return ""
+    return " ".join("; ".join(filter(None, words)).split())[:200]
+
+
+def _seconds(text: str) -> float:
+    return min(float(text), 60.0) if text.isdigit() else 0.0

@@ -1,0 +1,276 @@
+"""An image from its registry into the store.
+
+Rule 1: every byte is checked against the digest that asked for it: the manifest by the reference or the registry's own
+        header, the rest by the manifest, unpacked layers by the configuration.
+Rule 2: layers come at the same time. Of each, receiving, hashing, writing, decompressing and unpacking overlap: what
+        arrives is written to its blob and goes through a pipe to whoever unpacks it.
+Rule 3: the name is given last. Whatever fails before leaves at most whole blobs, and drafts that the next pull goes on
+        with.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
+from corten.errors import Error, InvalidInput, NotFound
+from corten.images import manifests, references
+from corten.images.layers.flow import Flow
+from corten.images.manifests import Descriptor, Index, Manifest, Platform
+from corten.images.references import Reference
+from corten.images.registry import client, configuration
+from corten.images.registry.client import Broken, Registry
+from corten.images.registry.watching import SILENT, Watcher
+from corten.images.store.images import Layer, Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    import httpx
+
+    from corten.images.store.blobs import Draft
+    from corten.images.store.names import Name
+
+AT_ONCE = 4
+"""Layers that are fetched at the same time."""
+_CHUNK = 1 << 18
+_ACCEPT = ", ".join((*manifests.MANIFESTS, *manifests.INDEXES))
+
+
+def pull(store: Store, text: str, platform: str = "", watcher: Watcher = SILENT) -> Name:
+    """Fetch an image by its reference, and unpack it; what the store then has under its name.
+
+    platform: `linux/arm64`; "" for this machine's. Mirrors are asked first. InvalidInput: the reference is none, or the
+    image is damaged or not for this platform; NotFound: there is no such image; Error: the registry gives no answer, no
+    space.
+    """
+    settings = configuration.load()
+    reference = references.parse(text, settings.default)
+    wanted = manifests.parse_platform(platform) if platform else manifests.own_platform()
+    hosts = (*settings.settings(reference.registry).mirrors, reference.registry)
+    try:
+        for host in hosts:
+            try:
+                with Registry(settings.settings(host), watcher.say) as registry, store.using():
+                    return _Pull(store, registry, reference, watcher).run(wanted)
+            except Error as error:
+                if host == reference.registry:
+                    raise
+                watcher.say(f"mirror {host}: {error}")
+    finally:
+        watcher.end()
+    raise AssertionError("a registry is its own last mirror")
+
+
+def fetch_manifest(registry: Registry, reference: Reference, name: str) -> tuple[bytes, Descriptor]:
+    """The manifest or index that a reference stands for: its bytes, checked, and what it is. name: a tag or digest."""
+    what = f"image {reference.short!r}"
+    answer = registry.request(
+        "GET", f"/v2/{reference.repository}/manifests/{name}", what, reference.repository,
+        headers={"Accept": _ACCEPT}, stream=True,
+    )  # fmt: skip
+    data = read_small(answer, manifests.LARGEST, what, registry)
+    import hashlib
+
+    said = answer.headers.get("docker-content-digest", "")
+    expected = name if references.is_digest(name) else said
+    algorithm = expected.partition(":")[0] if references.is_digest(expected) else "sha256"
+    digest = f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
+    if references.is_digest(expected) and digest != expected:
+        raise InvalidInput(f"{what}: manifest {expected}: what came has the digest {digest}: refused")
+    parsed = manifests.parse(data, f"{what}: manifest", answer.headers.get("content-type", ""))
+    return data, Descriptor(parsed.media_type, digest, len(data))
+
+
+def read_small(answer: httpx.Response, most: int, what: str, registry: Registry) -> bytes:
+    """The body of an answer that must not be large."""
+    import httpx
+
+    data = b""
+    try:
+        for piece in answer.iter_bytes():
+            data += piece
+            if len(data) > most:
+                raise InvalidInput(f"{what}: is larger than {most >> 20} MiB: refused")
+    except httpx.HTTPError as error:
+        raise Error(f"{what}: {client.reason(error, registry)}") from None
+    finally:
+        answer.close()
+    return data
+
+
+class _Pull:
+    """One pull from one registry."""
+
+    def __init__(self, store: Store, registry: Registry, reference: Reference, watcher: Watcher) -> None:
+        self.store, self.registry, self.reference, self.watcher = store, registry, reference, watcher
+        self.stop = threading.Event()
+
+    def run(self, wanted: Platform) -> Name:
+        what = f"image {self.reference.short!r}"
+        asked = self.reference.digest or self.reference.tag
+        data, descriptor = self._manifest(asked)
+        index: Descriptor | None = None
+        parsed = manifests.parse(data, what, descriptor.media_type)
+        if isinstance(parsed, Index):
+            index = descriptor
+            chosen = manifests.choose(parsed, wanted, what)
+            data, descriptor = self._manifest(chosen.digest)
+            parsed = manifests.parse(data, what, descriptor.media_type)
+        if not isinstance(parsed, Manifest):
+            raise InvalidInput(f"{what}: its index lists another index")
+        config = self._config(parsed)
+        other = (config.os, config.architecture) != (wanted.os, wanted.architecture)
+        if index is None and other and config.architecture:
+            raise InvalidInput(f"{what}: has nothing for {wanted}: there is {config}: give --platform {config}")
+        self._layers(parsed)
+        image = self.store.image(descriptor.digest)
+        self.store.tag(image, self.reference, index)
+        record = self.store.names.get(self.reference)
+        if record is None:  # removed by somebody at this very moment
+            raise NotFound(f"{what}: was removed while it was pulled")
+        return record
+
+    def _manifest(self, asked: str) -> tuple[bytes, Descriptor]:
+        if references.is_digest(asked) and self.store.blobs.has(asked):
+            data = self.store.blobs.read(asked, manifests.LARGEST)
+            return data, Descriptor(manifests.parse(data, asked).media_type, asked, len(data))
+        data, descriptor = fetch_manifest(self.registry, self.reference, asked)
+        self.store.blobs.put(data, descriptor.digest)
+        return data, descriptor
+
+    def _config(self, manifest: Manifest) -> Platform:
+        digest = manifest.config.digest
+        if manifest.config.size > manifests.LARGEST_CONFIG:
+            raise InvalidInput(f"config {digest}: is larger than {manifests.LARGEST_CONFIG >> 20} MiB: refused")
+        if not self.store.blobs.has(digest):
+            self._blob(manifest.config, None)
+        config = self.store.config(digest)
+        if len(config.diff_ids) != len(manifest.layers):
+            raise InvalidInput(
+                f"config {digest}: lists {len(config.diff_ids)} layers, but there are {len(manifest.layers)}"
+            )
+        return config.platform
+
+    def _layers(self, manifest: Manifest) -> None:
+        config = self.store.config(manifest.config.digest)
+        # The same layer may be there twice.
+        layers = {blob.digest: Layer(blob, own) for blob, own in zip(manifest.layers, config.diff_ids, strict=True)}
+        with ThreadPoolExecutor(AT_ONCE, "corten-pull") as pool:
+            # The largest first: they decide when it is over.
+            futures = [pool.submit(self._layer, one) for one in sorted(layers.values(), key=lambda one: -one.blob.size)]
+            try:
+                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            except BaseException:
+                self._cancel(futures)
+                raise
+            failed = [future for future in done if future.exception()]
+            if failed:
+                self._cancel(futures)
+        for future in failed or futures:
+            future.result()
+
+    def _cancel(self, futures: list[Future[None]]) -> None:
+        self.stop.set()
+        for future in futures:
+            future.cancel()
+
+    def _layer(self, layer: Layer) -> None:
+        here, unpacked = self.store.blobs.has(layer.blob.digest), self.store.layers.has(layer.diff_id)
+        if here and unpacked:
+            self.watcher.begin(layer.blob.digest, layer.blob.size, layer.blob.size)
+            self.watcher.phase(layer.blob.digest, "there")
+            return
+        if not here:
+            self._blob(layer.blob, layer)
+        if not self.store.layers.has(layer.diff_id):
+            from corten.images.layers.unpacking import ensure
+
+            self.watcher.phase(layer.blob.digest, "unpacking")
+            ensure(self.store, layer)
+        self.watcher.phase(layer.blob.digest, "done")
+
+    def _blob(self, blob: Descriptor, layer: Layer | None) -> None:
+        draft = self.store.blobs.download(blob.digest)
+        if draft is None:
+            return
+        with draft:
+            if draft.size > blob.size:
+                draft.restart()
+            self.watcher.begin(blob.digest, blob.size, draft.size)
+            flow = Flow(self.store, layer) if layer and not self.store.layers.has(layer.diff_id) else None
+            try:
+                if flow and draft.size:
+                    flow.feed_file(draft.path, draft.size)
+                self._receive(blob, draft, flow)
+                draft.commit(blob.digest)
+            except BaseException as error:
+                if flow:
+                    flow.abandon()
+                if not (isinstance(error, InvalidInput) or _is_full(error)):
+                    draft.keep()
+                raise
+            if flow:
+                self.watcher.phase(blob.digest, "unpacking")
+                flow.finish()
+
+    def _receive(self, blob: Descriptor, draft: Draft, flow: Flow | None) -> None:
+        """All bytes of a blob that are not there yet; a connection that breaks is taken up where it broke."""
+        attempt = 0
+        while draft.size < blob.size:
+            before = draft.size
+            try:
+                self._receive_once(blob, draft, flow)
+                continue
+            except Broken as broken:
+                attempt = attempt + 1 if draft.size == before else 1
+                if attempt >= client.ATTEMPTS:
+                    raise Error(
+                        f"blob {blob.digest}: registry {self.registry.host}: {broken} ({attempt} attempts)"
+                    ) from None
+                self.registry.wait(attempt, str(broken))
+
+    def _receive_once(self, blob: Descriptor, draft: Draft, flow: Flow | None) -> None:
+        import httpx
+
+        headers = {"Accept-Encoding": "identity"}
+        if draft.size:
+            headers["Range"] = f"bytes={draft.size}-"
+        answer = self.registry.request(
+            "GET", f"/v2/{self.reference.repository}/blobs/{blob.digest}", f"blob {blob.digest}",
+            self.reference.repository, good=(200, 206), headers=headers, stream=True,
+        )  # fmt: skip
+        skip = 0
+        if draft.size:
+            start = answer.headers.get("content-range", "").removeprefix("bytes ").partition("-")[0]
+            skip = draft.size if answer.status_code == 200 or start != str(draft.size) else 0
+            if skip and answer.status_code == 206:
+                answer.close()
+                raise Broken("the registry sent another part than was asked for")
+        try:
+            for piece in answer.iter_raw(_CHUNK):
+                data = piece
+                if self.stop.is_set():
+                    raise Error("another layer failed")
+                if skip:
+                    data, skip = data[skip:], max(0, skip - len(data))
+                    if not data:
+                        continue
+                if draft.size + len(data) > blob.size:
+                    raise InvalidInput(f"blob {blob.digest}: is longer than the {blob.size} bytes promised: refused")
+                draft.write(data)
+                if flow:
+                    flow.feed(data)
+                self.watcher.advance(blob.digest, len(data))
+        except (httpx.TransportError, httpx.StreamError) as error:
+            raise client.reason(error, self.registry) from None
+        finally:
+            answer.close()
+        if draft.size < blob.size:
+            raise Broken(f"the connection ended after {draft.size} of {blob.size} bytes")
+
+
+def _is_full(error: BaseException) -> bool:
+    return "ENOSPC" in str(error) or "EDQUOT" in str(error)
+

@@ -1,0 +1,171 @@
+"""An image from the store to a registry.
+
+Rule 1: first the blobs, then the manifest, so that what a name leads to is there.
+Rule 2: what the registry has is not sent: neither what lies in the repository, nor what it can mount from another one
+        of the same registry that we know to have it.
+Rule 3: blobs go in chunks; a chunk that failed goes again from where the registry says it is.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
+from corten.errors import Error, InvalidInput, NotFound
+from corten.images import manifests, references
+from corten.images.manifests import Descriptor
+from corten.images.references import Reference
+from corten.images.registry import client, configuration
+from corten.images.registry.client import Broken, Registry
+from corten.images.registry.watching import SILENT, Watcher
+from corten.images.store.images import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import httpx
+
+AT_ONCE = 4
+CHUNK = 16 << 20
+"""Bytes of a request with a part of a blob."""
+
+
+def push(store: Store, text: str, destination: str, watcher: Watcher = SILENT) -> str:
+    """Send an image to the registry and repository of `destination`; the digest of its manifest.
+
+    NotFound: the image is not in the store; InvalidInput: the destination is no reference, or the registry does not let
+    us; Error: the registry gives no answer.
+    """
+    settings = configuration.load()
+    reference = references.parse(destination, settings.default)
+    if reference.digest:
+        raise InvalidInput(f"image {destination!r}: a push gives a tag, not a digest")
+    image = store.find(text)
+    if image is None:
+        raise NotFound(f"image {text!r}: is not in the store: see 'corten image ls'")
+    sources = _repositories(store, reference)
+    try:
+        with Registry(settings.settings(reference.registry), watcher.say) as registry, store.using():
+            sending = _Push(store, registry, reference, watcher, sources)
+            sending.blobs([*image.manifest.layers, image.manifest.config])
+            data = store.blobs.read(image.digest, manifests.LARGEST)
+            sending.manifest(data, image.manifest.media_type)
+    finally:
+        watcher.end()
+    return image.digest
+
+
+def _repositories(store: Store, reference: Reference) -> dict[str, str]:
+    """Digest of a blob: another repository of the same registry that has it, by the names in the store."""
+    found: dict[str, str] = {}
+    for record in store.names.all():
+        if not record.name:
+            continue
+        other = references.parse(record.name)
+        if other.registry == reference.registry and other.repository != reference.repository:
+            for layer in store.image(record.manifest.digest).manifest.layers:
+                found[layer.digest] = other.repository
+    return found
+
+
+class _Push:
+    """One push."""
+
+    def __init__(
+        self, store: Store, registry: Registry, reference: Reference, watcher: Watcher, sources: dict[str, str]
+    ) -> None:
+        self.store, self.registry, self.reference = store, registry, reference
+        self.watcher, self.sources = watcher, sources
+        self.stop = threading.Event()
+        self.path = f"/v2/{reference.repository}"
+
+    def _ask(self, method: str, path: str, what: str, good: tuple[int, ...], **options: object) -> httpx.Response:
+        return self.registry.request(
+            method, path, what, self.reference.repository, actions="pull,push", good=good, **options  # type: ignore[arg-type]
+        )
+
+    def blobs(self, blobs: list[Descriptor]) -> None:
+        once = {blob.digest: blob for blob in blobs}  # the same layer may be there twice
+        with ThreadPoolExecutor(AT_ONCE, "corten-push") as pool:
+            futures = [pool.submit(self._blob, one) for one in once.values()]
+            try:
+                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+                failed = [future for future in done if future.exception()]
+            except BaseException:
+                self.stop.set()
+                for future in futures:
+                    future.cancel()
+                raise
+            if failed:
+                self.stop.set()
+                for future in futures:
+                    future.cancel()
+        for future in failed or futures:
+            future.result()
+
+    def _blob(self, blob: Descriptor) -> None:
+        what = f"blob {blob.digest}"
+        self.watcher.begin(blob.digest, blob.size)
+        answer = self._ask("HEAD", f"{self.path}/blobs/{blob.digest}", what, (200, 404))
+        if answer.status_code == 200:
+            self.watcher.advance(blob.digest, blob.size)
+            self.watcher.phase(blob.digest, "there")
+            return
+        source = self.sources.get(blob.digest)
+        query, more = "", {}
+        if source:
+            query = f"?mount={blob.digest}&from={source}"
+            more = {"more_scopes": (f"repository:{source}:pull",)}
+        answer = self._ask("POST", f"{self.path}/blobs/uploads/{query}", what, (201, 202), **more)
+        if answer.status_code == 201:
+            self.watcher.advance(blob.digest, blob.size)
+            self.watcher.phase(blob.digest, "mounted")
+            return
+        fd = self.store.blobs.open(blob.digest)
+        try:
+            self._send(fd, blob, self._place(answer, what))
+        finally:
+            os.close(fd)
+        self.watcher.phase(blob.digest, "done")
+
+    def _place(self, answer: httpx.Response, what: str) -> str:
+        """Where the upload goes on."""
+        location = answer.headers.get("location", "")
+        if not location:
+            raise Error(f"{what}: registry {self.registry.host}: does not say where to send it")
+        return str(answer.url.join(location))
+
+    def _send(self, fd: int, blob: Descriptor, place: str) -> None:
+        what = f"blob {blob.digest}"
+        at, attempt = 0, 0
+        while at < blob.size:
+            if self.stop.is_set():
+                raise Error("another layer failed")
+            data = os.pread(fd, min(CHUNK, blob.size - at), at)
+            headers = {"Content-Type": "application/octet-stream", "Content-Range": f"{at}-{at + len(data) - 1}"}
+            try:
+                answer = self._ask("PATCH", place, what, (202, 204), headers=headers, content=data, once=True)
+                place, at, attempt = self._place(answer, what), at + len(data), 0
+                self.watcher.advance(blob.digest, len(data))
+            except Broken as broken:
+                attempt += 1
+                if attempt >= client.ATTEMPTS:
+                    why = f"registry {self.registry.host}: {broken} ({attempt} attempts)"
+                    raise Error(f"{what}: {why}") from None
+                self.registry.wait(attempt, str(broken))
+                answer = self._ask("GET", place, what, (204, 200, 202))
+                place = self._place(answer, what)
+                at = _reached(answer.headers.get("range", ""))
+        url = f"{place}{'&' if '?' in place else '?'}digest={blob.digest}"
+        self._ask("PUT", url, what, (201, 204), headers={"Content-Type": "application/octet-stream"})
+
+    def manifest(self, data: bytes, media_type: str) -> None:
+        what = f"image {self.reference.short!r}"
+        headers = {"Content-Type": media_type}
+        self._ask("PUT", f"{self.path}/manifests/{self.reference.tag}", what, (201,), headers=headers, content=data)
+
+
+def _reached(header: str) -> int:
+    """How many bytes a registry has, by its Range header: `0-1023`, or `0-0` for none."""
+    end = header.removeprefix("bytes=").rpartition("-")[2]
+    return int(end) + 1 if end.isdigit() and int(end) > 0 else 0
