@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # name: (module with `run(words) -> int`, one line for --help)
 COMMANDS = {
+    "cgroups": ("corten.cli.cgroups", "Show the trees of control groups, their limits and hot spots"),
     "namespaces": ("corten.cli.namespaces", "Show which processes share which namespaces"),
     "plan": ("corten.cli.plan", "Show what 'run' would do, step by step"),
     "run": ("corten.cli.run", "Run a command in a new container"),

@@ -15,6 +15,9 @@ _HOMES = {
     "Namespace": ("sharing", "Namespace"),
     "Namespaces": ("sharing", "Namespaces"),
     "Partition": ("partition", "Partition"),
+    "cgroups": ("tree_reading", "read"),
+    "Forest": ("trees", "Forest"),
+    "Tree": ("trees", "Tree"),
 }
 
 TYPE_CHECKING = False
@@ -22,8 +25,10 @@ if TYPE_CHECKING:
     from corten.views.partition import Partition
     from corten.views.sharing import Namespace, Namespaces
     from corten.views.sharing import read as namespaces
+    from corten.views.tree_reading import read as cgroups
+    from corten.views.trees import Forest, Tree
 
-__all__ = ["Namespace", "Namespaces", "Partition", "namespaces"]
+__all__ = ["Forest", "Namespace", "Namespaces", "Partition", "Tree", "cgroups", "namespaces"]
 
 
 def __getattr__(name: str) -> object:

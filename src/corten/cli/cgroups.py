@@ -1,0 +1,122 @@
+"""`corten cgroups`: the trees of control groups, once or live."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from corten.cli.parser import Command, Group, Option, UsageError, parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from corten.views.trees import Forest
+
+COMMAND = Command(
+    "corten cgroups",
+    "[OPTIONS] [PATH]",
+    "Show the trees of control groups: each group's own limit, the limit that holds and the group that sets it, use, "
+    "pressure, container, and hot spots. PATH: only from this group on (a path from the top of the trees, a directory, "
+    "or a container by name or id).",
+    (
+        Group(
+            "What to show",
+            (
+                Option(("--controller",), "NAME", "Only the tree of this controller (memory, cpu, pids, io, ...)"),
+                Option(("--watch",), "", "Show it again and again, with CPUs in use, until Ctrl-C"),
+                Option(("--interval",), "SECONDS", "How often with --watch (default: 2)"),
+            ),
+        ),
+        Group("Output", (Option(("--json",), "", "Print a JSON object, with --watch one on each line"),)),
+    ),
+    """
+Examples:
+  corten cgroups --controller memory
+  corten cgroups --watch --controller pids /system.slice""",
+    maximum=1,
+    interspersed=True,
+)
+
+
+def run(words: Sequence[str]) -> int:
+    """Print them; 0."""
+    values, arguments = parse(COMMAND, words)
+    path = arguments[0] if arguments else "/"
+    interval = _interval(values)
+    if values.get("watch"):
+        return _watch(values, path, interval)
+    from corten.views import tree_reading
+
+    forest = tree_reading.read(values.get("controller", ""), path)
+    if values.get("json"):
+        _write_json(forest, 2)
+        return 0
+    from corten.views import tables, tree_table
+
+    sys.stdout.write(tree_table.text(forest, tables.terminal_width()))
+    return 0
+
+
+def _interval(values: dict[str, Any]) -> float:
+    if "interval" not in values:
+        return 2.0
+    if not values.get("watch"):
+        raise UsageError("--interval is for --watch")
+    try:
+        interval = float(values["interval"])
+    except ValueError:
+        interval = 0.0
+    if not 0.1 <= interval <= 3600:
+        raise UsageError(f"--interval: {values['interval']!r} is not a number of seconds from 0.1 to 3600")
+    return interval
+
+
+def _write_json(forest: Forest, indent: int = 0) -> None:
+    from corten.json_text import dumps
+
+    data = {"layout": forest.kind, "trees": [tree.to_json() for tree in forest.trees]}
+    sys.stdout.write(dumps(data, indent) + "\n")
+
+
+def _watch(values: dict[str, Any], path: str, interval: float) -> int:
+    """Until somebody ends it: nothing of the terminal's settings is changed, so nothing must be restored."""
+    import time
+
+    from corten.views import tree_reading, tree_table
+
+    as_json = values.get("json", False)
+    if not as_json and not os.isatty(1):
+        raise UsageError("--watch needs a terminal: leave it out, or add --json to get one line each time")
+    before: tuple[float, Forest] | None = None
+    while True:
+        forest = tree_reading.read(values.get("controller", ""), path)
+        now = time.monotonic()
+        if as_json:
+            _write_json(forest)
+        else:
+            size = os.get_terminal_size(1)
+            page = tree_table.screen(forest, (size.columns, size.lines), _rates(before, now, forest))
+            # home, each line and what is left of the screen cleared: no flicker
+            sys.stdout.write("\x1b[H" + page.replace("\n", "\x1b[K\n") + "\x1b[K\n\x1b[J")
+        sys.stdout.flush()
+        before = (now, forest)
+        time.sleep(interval)
+
+
+def _rates(before: tuple[float, Forest] | None, now: float, forest: Forest) -> dict[tuple[str, str], float]:
+    """CPUs in use since the last reading, by (tree, path): none at the first."""
+    if before is None:
+        return {}
+    then, old = before
+    used = {
+        (tree.title, node.path): use
+        for tree in old.trees for node in tree.nodes
+        if "cpu" in node.figures and (use := node.figures["cpu"].use) is not None
+    }  # fmt: skip
+    return {
+        (tree.title, node.path): max(0.0, (use - used[tree.title, node.path]) / (now - then))
+        for tree in forest.trees for node in tree.nodes
+        if (tree.title, node.path) in used and (use := node.figures["cpu"].use) is not None
+    }  # fmt: skip
