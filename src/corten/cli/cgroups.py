@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from corten.cli import view_options
 from corten.cli.parser import Command, Group, Option, UsageError, parse
 
 TYPE_CHECKING = False
@@ -19,7 +20,7 @@ COMMAND = Command(
     "[OPTIONS] [PATH]",
     "Show the trees of control groups: each group's own limit, the limit that holds and the group that sets it, use, "
     "pressure, container, and hot spots. PATH: only from this group on (a path from the top of the trees, a directory, "
-    "or a container by name or id).",
+    "or a container by name or id). Pictures show one tree: that of --controller, else of memory.",
     (
         Group(
             "What to show",
@@ -29,11 +30,12 @@ COMMAND = Command(
                 Option(("--interval",), "SECONDS", "How often with --watch (default: 2)"),
             ),
         ),
-        Group("Output", (Option(("--json",), "", "Print a JSON object, with --watch one on each line"),)),
+        view_options.group("The same as --format json; with --watch one object on each line"),
     ),
     """
 Examples:
   corten cgroups --controller memory
+  corten cgroups --controller pids --output pids.png --theme dark
   corten cgroups --watch --controller pids /system.slice""",
     maximum=1,
     interspersed=True,
@@ -45,17 +47,24 @@ def run(words: Sequence[str]) -> int:
     values, arguments = parse(COMMAND, words)
     path = arguments[0] if arguments else "/"
     interval = _interval(values)
+    form = view_options.Form(values)
     if values.get("watch"):
-        return _watch(values, path, interval)
+        if form.drawn:
+            raise UsageError("--watch shows text or JSON: it cannot be drawn")
+        return _watch(values.get("controller", ""), path, interval, form.format == "json")
     from corten.views import tree_reading
 
     forest = tree_reading.read(values.get("controller", ""), path)
-    if values.get("json"):
-        _write_json(forest, 2)
-        return 0
-    from corten.views import tables, tree_table
+    if form.drawn:
+        from corten.views import tree_picture
 
-    sys.stdout.write(tree_table.text(forest, tables.terminal_width()))
+        form.draw(lambda: tree_picture.of_tree(tree_picture.best(forest)))
+    elif form.format == "json":
+        view_options.print_json(_data(forest))
+    else:
+        from corten.views import tables, tree_table
+
+        sys.stdout.write(tree_table.text(forest, tables.terminal_width()))
     return 0
 
 
@@ -73,28 +82,24 @@ def _interval(values: dict[str, Any]) -> float:
     return interval
 
 
-def _write_json(forest: Forest, indent: int = 0) -> None:
-    from corten.json_text import dumps
-
-    data = {"layout": forest.kind, "trees": [tree.to_json() for tree in forest.trees]}
-    sys.stdout.write(dumps(data, indent) + "\n")
+def _data(forest: Forest) -> dict[str, Any]:
+    return {"layout": forest.kind, "trees": [tree.to_json() for tree in forest.trees]}
 
 
-def _watch(values: dict[str, Any], path: str, interval: float) -> int:
+def _watch(controller: str, path: str, interval: float, as_json: bool) -> int:
     """Until somebody ends it: nothing of the terminal's settings is changed, so nothing must be restored."""
     import time
 
     from corten.views import tree_reading, tree_table
 
-    as_json = values.get("json", False)
     if not as_json and not os.isatty(1):
         raise UsageError("--watch needs a terminal: leave it out, or add --json to get one line each time")
     before: tuple[float, Forest] | None = None
     while True:
-        forest = tree_reading.read(values.get("controller", ""), path)
+        forest = tree_reading.read(controller, path)
         now = time.monotonic()
         if as_json:
-            _write_json(forest)
+            view_options.print_json(_data(forest), 0)
         else:
             size = os.get_terminal_size(1)
             page = tree_table.screen(forest, (size.columns, size.lines), _rates(before, now, forest))

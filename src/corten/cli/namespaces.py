@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 
+from corten.cli import view_options
 from corten.cli.parser import Command, Group, Option, UsageError, parse
+from corten.errors import InvalidInput
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,13 +29,14 @@ COMMAND = Command(
                 Option(("--common",), "", "The meet of the kinds: the processes that share all of them"),
             ),
         ),
-        Group("Output", (Option(("--json",), "", "Print a JSON object"),)),
+        view_options.group(),
     ),
     """
 Examples:
   corten namespaces --type net,pid
   corten namespaces --same 1 4711
-  corten namespaces --common --type user,net""",
+  corten namespaces --common --type user,net
+  corten namespaces --output namespaces.svg""",
     maximum=1,
     interspersed=True,
 )
@@ -43,19 +46,25 @@ def run(words: Sequence[str]) -> int:
     """Print them; 0."""
     values, arguments = parse(COMMAND, words)
     pair = _pair(values, arguments)
+    form = view_options.Form(values)
+    if form.drawn and (pair or values.get("common")):
+        raise UsageError(f"--{'same' if pair else 'common'} is text or JSON: it cannot be drawn")
+    from corten.linux.namespaces import KINDS
     from corten.views import sharing
 
     try:
-        kinds = sharing.kinds_of(values["type"]) if "type" in values else sharing.KINDS
-    except sharing.InvalidInput as error:
+        kinds = sharing.kinds_of(values["type"]) if "type" in values else KINDS
+    except InvalidInput as error:
         raise UsageError(f"--type: {error}") from None
     found = sharing.read(kinds)
     if "container" in values:
         found = _of_container(found, values["container"])
-    if values.get("json"):
-        from corten.json_text import dumps
+    if form.drawn:
+        from corten.views import sharing_picture
 
-        sys.stdout.write(dumps(_data(found, values, pair), 2) + "\n")
+        form.draw(lambda: sharing_picture.of(found))
+    elif form.format == "json":
+        view_options.print_json(_data(found, values, pair))
     else:
         sys.stdout.write(_text(found, values, pair))
     return 0

@@ -161,11 +161,11 @@ def read(kinds: Sequence[str] = KINDS) -> Namespaces:
         whole = _with_ancestors(kind, classes)
         for identity in sorted(whole, key=lambda one: (whole[one].first is None, min(classes.get(one, [0])))):
             own = whole[identity]
-            pids = classes.get(identity, [])
+            inside = classes.get(identity, [])
             rows.append(
                 own.replace(
-                    first=_first(pids, seen),
-                    containers=tuple(label for label, theirs in containers if not theirs.isdisjoint(pids)),
+                    first=_first(inside, seen),
+                    containers=tuple(label for label, theirs in containers if not theirs.isdisjoint(inside)),
                 )
             )
     left = tuple((kind, frozenset(pids)) for kind, pids in unknown.items())

@@ -15,13 +15,11 @@ _UNKNOWN = "unknown"
 
 def text(forest: Forest, width: int | None = None, rates: dict[tuple[str, str], float] | None = None) -> str:
     """All trees. rates: CPUs in use by (tree, path), shown instead of CPU seconds."""
-    parts = []
-    for tree in forest.trees:
-        if len(forest.trees) > 1 and not tree.resources:
-            what = f"nothing to count: --controller {tree.controllers[0]} shows them" if tree.controllers else ""
-            parts.append(f"{heading(tree)}; {what}\n")
-        else:
-            parts.append(f"{heading(tree)}\n{table(tree, width, rates)}")
+    silent = [tree for tree in forest.trees if not tree.resources] if len(forest.trees) > 1 else []
+    parts = [f"{heading(tree)}\n{table(tree, width, rates)}" for tree in forest.trees if tree not in silent]
+    if silent:
+        others = "".join(cut(f"{heading(tree)}", width) + "\n" for tree in silent)
+        parts.append(f"nothing to count in (--controller NAME shows the groups):\n{others}")
     return "\n".join(parts)
 
 
@@ -43,7 +41,7 @@ def table(tree: Tree, width: int | None = None, rates: dict[tuple[str, str], flo
     for resource, _ in columns:
         name = resource.upper()
         titles += [f"{name}{'' if resource != 'cpu' or rates is not None else ' s'}", "LIMIT", "HOLDS", "SET BY",
-                   f"{name[:3]} %"]  # fmt: skip
+                   f"{name[:3]} PSI"]  # fmt: skip
         align += ">>><>"
     rows = []
     for node, branch in branches(tree):
