@@ -53,7 +53,8 @@ def dot(picture: Picture, palette: dict[str, str], layout: str = "boxes") -> str
     lines = [
         "digraph corten {",
         f'  graph [layout={engine}, rankdir=LR, ranksep=0.5, nodesep=0.12, pad=0.2, pack=8, '
-        f'packmode="{_grid(len(picture.boxes))}", bgcolor="{palette["page"]}", fontname="{_FONT}", fontcolor="{palette["text"]}", fontsize=15, '
+        f'packmode="{_grid(len(picture.boxes))}", bgcolor="{palette["page"]}", '
+        f'fontname="{_FONT}", fontcolor="{palette["text"]}", fontsize=15, '
         f'labelloc=t, labeljust=l, label=<{_heading(picture, palette)}>];',
         f'  node [shape=plain, fontname="{_FONT}", fontsize=10, fontcolor="{palette["text"]}"];',
         f'  edge [color="{palette["dim"]}", arrowsize=0.5];',
