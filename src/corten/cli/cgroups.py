@@ -90,7 +90,7 @@ def _watch(controller: str, path: str, interval: float, as_json: bool) -> int:
     """Until somebody ends it: nothing of the terminal's settings is changed, so nothing must be restored."""
     import time
 
-    from corten.views import tree_reading, tree_table
+    from corten.views import tables, tree_reading, tree_table
 
     if not as_json and not os.isatty(1):
         raise UsageError("--watch needs a terminal: leave it out, or add --json to get one line each time")
@@ -101,8 +101,7 @@ def _watch(controller: str, path: str, interval: float, as_json: bool) -> int:
         if as_json:
             view_options.print_json(_data(forest), 0)
         else:
-            size = os.get_terminal_size(1)
-            page = tree_table.screen(forest, (size.columns, size.lines), _rates(before, now, forest))
+            page = tree_table.screen(forest, tables.terminal_size() or (80, 24), _rates(before, now, forest))
             # home, each line and what is left of the screen cleared: no flicker
             sys.stdout.write("\x1b[H" + page.replace("\n", "\x1b[K\n") + "\x1b[K\n\x1b[J")
         sys.stdout.flush()

@@ -16,7 +16,10 @@ _HOMES = {
     "Namespaces": ("sharing", "Namespaces"),
     "Partition": ("partition", "Partition"),
     "cgroups": ("tree_reading", "read"),
+    "Figures": ("trees", "Figures"),
     "Forest": ("trees", "Forest"),
+    "Holds": ("trees", "Holds"),
+    "Node": ("trees", "Node"),
     "Tree": ("trees", "Tree"),
 }
 
@@ -26,9 +29,11 @@ if TYPE_CHECKING:
     from corten.views.sharing import Namespace, Namespaces
     from corten.views.sharing import read as namespaces
     from corten.views.tree_reading import read as cgroups
-    from corten.views.trees import Forest, Tree
+    from corten.views.trees import Figures, Forest, Holds, Node, Tree
 
-__all__ = ["Forest", "Namespace", "Namespaces", "Partition", "Tree", "cgroups", "namespaces"]
+__all__ = [
+    "Figures", "Forest", "Holds", "Namespace", "Namespaces", "Node", "Partition", "Tree", "cgroups", "namespaces",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

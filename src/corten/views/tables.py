@@ -40,10 +40,17 @@ def cut(line: str, width: int | None) -> str:
 
 def terminal_width(fd: int = 1) -> int | None:
     """The columns of the terminal behind a descriptor; None where there is no terminal."""
+    size = terminal_size(fd)
+    return size[0] if size else None
+
+
+def terminal_size(fd: int = 1) -> tuple[int, int] | None:
+    """(columns, lines) of a terminal, 80 and 24 where it does not say; None where there is no terminal."""
     try:
-        return os.get_terminal_size(fd).columns
+        size = os.get_terminal_size(fd)
     except OSError:
         return None
+    return size.columns or 80, size.lines or 24
 
 
 def bytes_text(value: float | None) -> str:
