@@ -77,12 +77,13 @@ def test_the_same_groups_as_a_walk_of_the_file_systems(nest: dict[str, Group]) -
         tops = [one.mount for one in layout.detect().hierarchies]
         return {path for top in tops for path, _, _ in os.walk(top)}
 
-    for _ in range(200):
-        before, forest, after = walk(), views.cgroups(), walk()
-        if before == after:
+    # Others make and remove groups on this machine: one moment at which nobody does is enough.
+    for _ in range(100):
+        forest, theirs = views.cgroups(), walk()
+        ours = {tree.mount + path.rstrip("/") for tree in forest.trees for path in tree.vertices}
+        if ours == theirs:
             break
-    assert before == after, "this machine never rests"
-    assert {tree.mount + path.rstrip("/") for tree in forest.trees for path in tree.vertices} == before
+    assert ours == theirs
     for tree in forest.trees:
         assert len(tree.edges) == len(tree.vertices) - 1
         assert all(os.path.dirname(child) == parent for parent, child in tree.edges)
