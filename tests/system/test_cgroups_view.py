@@ -77,13 +77,12 @@ def test_the_same_groups_as_a_walk_of_the_file_systems(nest: dict[str, Group]) -
         tops = [one.mount for one in layout.detect().hierarchies]
         return {path for top in tops for path, _, _ in os.walk(top)}
 
-    # Others make and remove groups on this machine: one moment at which nobody does is enough.
-    for _ in range(100):
-        forest, theirs = views.cgroups(), walk()
-        ours = {tree.mount + path.rstrip("/") for tree in forest.trees for path in tree.vertices}
-        if ours == theirs:
-            break
-    assert ours == theirs
+    before, forest, after = walk(), views.cgroups(), walk()
+    ours = {tree.mount + path.rstrip("/") for tree in forest.trees for path in tree.vertices}
+    # Others make and remove groups on this machine: what was there before and after must be there, and nothing else.
+    assert before & after <= ours
+    assert not [path for path in ours - (before | after) if os.path.exists(path)]
+    assert {part.path for own in nest.values() for part in own.dirs} <= before & after
     for tree in forest.trees:
         assert len(tree.edges) == len(tree.vertices) - 1
         assert all(os.path.dirname(child) == parent for parent, child in tree.edges)

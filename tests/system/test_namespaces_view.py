@@ -44,48 +44,42 @@ def two() -> Iterator[tuple[corten.Container, corten.Container]]:
             yield one, two
 
 
-def rows(found: Namespaces) -> dict[tuple[str, int], tuple[int, int]]:
-    """(kind, namespace): (processes, the first)."""
-    return {
-        (own.kind, own.identity): (len(own.processes), own.first.pid) for own in found.namespaces if own.first
-    }
+LSNS = """
+import json, os, subprocess
+from corten import views
+made = [subprocess.Popen(["unshare", *kinds.split(), "sleep", "60"])
+        for kinds in ("--net --uts", "--user --map-root-user --ipc", "--mount --cgroup", "--net --uts", "--time")]
+made += [subprocess.Popen(["nsenter", f"--net=/proc/{made[0].pid}/ns/net", "sleep", "60"])]
+for process in made:
+    while open(f"/proc/{process.pid}/comm").read() != "sleep\\n":
+        os.sched_yield()
+zombie = os.fork()
+if zombie == 0:
+    os._exit(0)
+os.waitid(os.P_PID, zombie, os.WEXITED | os.WNOWAIT)
+found = views.namespaces()
+ours = {f"{own.kind} {own.identity}": [len(own.processes), own.first.pid] for own in found.namespaces if own.first}
+out = subprocess.run(["lsns", "--json", "--output", "NS,TYPE,NPROCS,PID"], capture_output=True, check=True).stdout
+theirs = {f"{own['type']} {own['ns']}": [int(own["nprocs"]), int(own["pid"])] for own in json.loads(out)["namespaces"]}
+mine = {kind: os.stat(f"/proc/self/ns/{kind}").st_ino for kind in found.kinds}
+print(json.dumps([ours, theirs, mine]))
+for process in made:
+    process.kill()
+    process.wait()
+"""
 
 
-def lsns() -> dict[tuple[str, int], tuple[int, int]]:
-    done = subprocess.run(["lsns", "--json", "--output", "NS,TYPE,NPROCS,PID"], capture_output=True, text=True,
-                          check=True)  # fmt: skip
-    return {
-        (own["type"], int(own["ns"])): (int(own["nprocs"]), int(own["pid"]))
-        for own in json.loads(done.stdout)["namespaces"]
-    }
-
-
-def zombies() -> dict[tuple[str, int], int]:
-    """How many the namespaces hold that a zombie still counts in: lsns counts them, we do not."""
-    found: dict[tuple[str, int], int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                if (entry / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
-                    continue
-                for kind in ("pid", "user"):
-                    key = (kind, of(entry.name, kind))
-                    found[key] = found.get(key, 0) + 1
-            except OSError:
-                continue
-    return found
-
-
-def test_the_same_as_lsns(two: tuple[corten.Container, corten.Container]) -> None:
-    own = {(kind, of("self", kind)) for kind in KINDS}
-    # Others come and go on this machine: one moment at which nobody does is enough.
-    for _ in range(100):
-        before, dead, theirs = rows(views.namespaces()), zombies(), lsns()
-        # lsns is a process, too, in the namespaces of this one
-        ours = {key: (count + (key in own) + dead.get(key, 0), first) for key, (count, first) in before.items()}
-        if ours == theirs:
-            break
+def test_the_same_as_lsns() -> None:
+    # In a PID namespace of its own: others come and go on this machine.
+    words = ["unshare", "--pid", "--fork", "--mount", "--mount-proc", sys.executable, "-c", LSNS]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ours, theirs, mine = json.loads(done.stdout)
+    for kind, identity in mine.items():
+        # lsns is a process, too; and it counts the zombie where that still is in a namespace
+        theirs[f"{kind} {identity}"][0] -= 2 if kind in ("pid", "user") else 1
     assert ours == theirs
+    assert len(ours) == 8 + 2 + 2 + 2 + 2 + 1
 
 
 def test_it_is_a_partition_of_the_live_processes(two: tuple[corten.Container, corten.Container]) -> None:
