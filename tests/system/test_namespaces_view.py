@@ -24,8 +24,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from corten.views import Namespaces
-
     Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
