@@ -54,7 +54,7 @@ def run(words: Sequence[str]) -> int:
         return _watch(values.get("controller", ""), path, interval, form.format == "json")
     from corten.views import tree_reading
 
-    forest = tree_reading.read(values.get("controller", ""), path)
+    forest = tree_reading.read(values.get("controller", ""), path, silent=form.format == "json")
     if form.drawn:
         from corten.views import tree_picture
 
@@ -96,7 +96,7 @@ def _watch(controller: str, path: str, interval: float, as_json: bool) -> int:
         raise UsageError("--watch needs a terminal: leave it out, or add --json to get one line each time")
     before: tuple[float, Forest] | None = None
     while True:
-        forest = tree_reading.read(controller, path)
+        forest = tree_reading.read(controller, path, silent=as_json)
         now = time.monotonic()
         if as_json:
             view_options.print_json(_data(forest), 0)

@@ -15,17 +15,20 @@ _UNKNOWN = "unknown"
 
 def text(forest: Forest, width: int | None = None, rates: dict[tuple[str, str], float] | None = None) -> str:
     """All trees. rates: CPUs in use by (tree, path), shown instead of CPU seconds."""
-    silent = [tree for tree in forest.trees if not tree.resources] if len(forest.trees) > 1 else []
-    parts = [f"{heading(tree)}\n{table(tree, width, rates)}" for tree in forest.trees if tree not in silent]
+    spoken = [bool(tree.resources) or len(forest.trees) == 1 for tree in forest.trees]
+    silent = [tree for tree, speaks in zip(forest.trees, spoken, strict=True) if not speaks]
+    told = [tree for tree, speaks in zip(forest.trees, spoken, strict=True) if speaks]
+    parts = [f"{heading(tree)}\n{table(tree, width, rates)}" for tree in told]
     if silent:
         others = "".join(cut(f"{heading(tree)}", width) + "\n" for tree in silent)
-        parts.append(f"nothing to count in (--controller NAME shows the groups):\n{others}")
+        parts.append(f"nothing is limited or counted in (--controller NAME shows the groups):\n{others}")
     return "\n".join(parts)
 
 
 def heading(tree: Tree) -> str:
     """Which tree it is: `memory (cgroup v1, /sys/fs/cgroup/memory): 12 groups`."""
-    count, hot = len(tree.shown), sum(node.path in tree.hot() for node in tree.shown)
+    shown, reasons = tree.shown, tree.hot()
+    count, hot = len(shown), sum(node.path in reasons for node in shown)
     number = f"{count} group{'s' if count != 1 else ''}"
     warm = f", {hot} hot spot{'s' if hot != 1 else ''}" if hot else ""
     return f"{tree.title} (cgroup v{tree.version}, {tree.mount}): {number}{warm}"
@@ -43,11 +46,11 @@ def table(tree: Tree, width: int | None = None, rates: dict[tuple[str, str], flo
         titles += [f"{name}{'' if resource != 'cpu' or rates is not None else ' s'}", "LIMIT", "HOLDS", "SET BY",
                    f"{name[:3]} PSI"]  # fmt: skip
         align += ">>><>"
-    rows = []
+    rows, nothing = [], Figures()
     for node, branch in branches(tree):
         row = [branch + (printable(node.name) if node.path != tree.top else node.path)]
         for resource, holds in columns:
-            own = node.figures.get(resource, Figures())
+            own = node.figures.get(resource, nothing)
             rate = None if rates is None else rates.get((tree.title, node.path))
             row += _cells(resource, node, own, holds[node.path], rate if resource == "cpu" else None)
         rows.append([*row, node.container, "; ".join(hot.get(node.path, ()))])

@@ -61,6 +61,9 @@ class Node(Record):
         return self.path.rpartition("/")[2] or "/"
 
 
+_SILENT, _NO_LIMIT = Figures(), Holds()
+
+
 def parent_of(path: str) -> str:
     """The path of the group above; empty for the top."""
     return "" if path == "/" else path.rpartition("/")[0] or "/"
@@ -101,7 +104,11 @@ class Tree(Record):
     @property
     def resources(self) -> tuple[str, ...]:
         """Those of which some group has something to say."""
-        told = {name for node in self.nodes for name, own in node.figures.items() if own != Figures()}
+        told: set[str] = set()
+        for node in self.nodes:
+            for name, own in node.figures.items():
+                if name not in told and own != _SILENT:
+                    told.add(name)
         return tuple(name for name in UNITS if name in told)
 
     def children(self) -> dict[str, list[Node]]:
@@ -116,8 +123,8 @@ class Tree(Record):
         """For each path the limit that holds: the least on the way to the top."""
         found: dict[str, Holds] = {}
         for node in self.nodes:
-            above = found.get(parent_of(node.path), Holds())
-            own = node.figures.get(resource, Figures())
+            above = found.get(parent_of(node.path), _NO_LIMIT)
+            own = node.figures.get(resource, _SILENT)
             if "limit" in own.unknown:
                 above = above.replace(certain=False)
             if own.limit is not None and (above.value is None or own.limit < above.value):
@@ -188,16 +195,16 @@ class Forest(Record):
 
 
 def _use(node: Node, resource: str) -> float | None:
-    return node.figures.get(resource, Figures()).use
+    return node.figures.get(resource, _SILENT).use
 
 
 def _reasons(resource: str, node: Node, children: Iterable[Node]) -> Iterable[str]:
-    own = node.figures.get(resource, Figures())
+    own = node.figures.get(resource, _SILENT)
     if own.limit is not None and own.use is not None and resource != "cpu" and own.use >= HOT_USE * own.limit:
         yield f"{resource} at {100 * own.use / own.limit:.0f} % of its limit" if own.limit else f"{resource} limit 0"
     if own.pressure is not None and own.pressure >= HOT_PRESSURE:
         # it is counted upwards: only the lowest group that feels it is where it comes from
-        felt = [child.figures.get(resource, Figures()).pressure or 0.0 for child in children]
+        felt = [child.figures.get(resource, _SILENT).pressure or 0.0 for child in children]
         if max(felt, default=0.0) < HOT_PRESSURE:
             yield f"{resource} pressure {own.pressure:.0f} %"
     if own.throttled is not None and own.throttled >= HOT_THROTTLED:
