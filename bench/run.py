@@ -12,6 +12,7 @@ import platform
 import time
 from typing import Any
 
+import crowd
 import rivals
 from contest import Contestant, Missing, Times, contest, median, ratio
 from lab import Lab, laboratory
@@ -124,6 +125,13 @@ def left_behind(lab: Lab, in_a_row: int, at_once: int) -> Row:
     return row
 
 
+def views(rounds: int) -> Row:
+    """Row 7."""
+    row = Row(7, "looking at the machine: 1,000 processes, 500 control groups")
+    crowd.compare(row, rounds)
+    return row
+
+
 def machine() -> dict[str, Any]:
     """What the figures depend on."""
     with open("/proc/mounts") as file:
@@ -138,7 +146,7 @@ def machine() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", default="1,2,3,5", help="which rows (default: %(default)s)")
+    parser.add_argument("--rows", default="1,2,3,5,7", help="which rows (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=60, help="rounds of rows 1 and 2 (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="few rounds, to see that it works")
     options = parser.parse_args()
@@ -150,6 +158,7 @@ def main() -> None:
         "2": lambda lab: heavy_process(lab, rounds),
         "3": lambda lab: command_line(lab, max(rounds // 2, 5)),
         "5": lambda lab: left_behind(lab, *((50, 20) if options.quick else (1000, 200))),
+        "7": lambda _: views(max(rounds // 3, 5)),
     }
     facts = machine()
     print("  ".join(f"{name} {value}" for name, value in facts.items()))

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 # name: (module with `run(words) -> int`, one line for --help)
 COMMANDS = {
     "build": ("corten.cli.build", "Build an image from a Containerfile"),
+    "cgroups": ("corten.cli.cgroups", "Show the trees of control groups, their limits and hot spots"),
     "image": ("corten.cli.image", "Images: pull, push, ls, inspect, history, tag, rm, prune, save, load, import"),
+    "namespaces": ("corten.cli.namespaces", "Show which processes share which namespaces"),
     "plan": ("corten.cli.plan", "Show what 'run' would do, step by step"),
     "run": ("corten.cli.run", "Run a command in a new container"),
 }
