@@ -3,7 +3,7 @@
     CORTEN_HOME, or /var/lib/corten for root, $XDG_DATA_HOME/corten (~/.local/share/corten) for others:
       containers/ID/   one directory for each live container, with its writable layer; locked by its launcher
       groups/KEY       where control groups of containers lie: one small file for each place that was ever used
-      names/NAME       locked by the launcher of the container of that name
+      names/NAME       the id of the container of that name; locked by its launcher
       filters/         compiled system call filters
       and what images/ keeps there
 
@@ -21,21 +21,26 @@ from corten.runtime.removal import remove_all
 from corten.runtime.steps.layer import claim_left
 
 
-def directory() -> str:
-    """The home directory, made if missing."""
-    path = os.environ.get("CORTEN_HOME")
-    if not path:
+def path() -> str:
+    """Where the home directory is; it may not be there yet."""
+    where = os.environ.get("CORTEN_HOME")
+    if not where:
         if os.geteuid() == 0:
-            path = "/var/lib/corten"
+            where = "/var/lib/corten"
         else:
             data = os.environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local/share")
-            path = os.path.join(data, "corten")
-    path = os.path.abspath(path)
+            where = os.path.join(data, "corten")
+    return os.path.abspath(where)
+
+
+def directory() -> str:
+    """The home directory, made if missing."""
+    where = path()
     try:
-        os.makedirs(path, 0o755, exist_ok=True)
+        os.makedirs(where, 0o755, exist_ok=True)
     except OSError as error:
-        raise Error(f"cannot make {path}: {error.strerror}: set CORTEN_HOME to a directory of yours") from None
-    return path
+        raise Error(f"cannot make {where}: {error.strerror}: set CORTEN_HOME to a directory of yours") from None
+    return where
 
 
 def group_name(identity: str) -> str:
@@ -55,7 +60,7 @@ def places(home: str, group: Group | None) -> tuple[str, tuple[str, ...]]:
     return f"{home}/groups/{binascii.crc32(' '.join(lines).encode()):08x}", lines
 
 
-def _groups_of(home: str, identity: str) -> list[Group]:
+def groups_of(home: str, identity: str) -> list[Group]:
     """The control groups that a container may have left, by the notes of where containers had theirs."""
     found = []
     try:
@@ -104,7 +109,7 @@ def _sweep_container(home: str, identity: str) -> int:
     if fd is None:
         return 0
     try:
-        for group in _groups_of(home, identity):
+        for group in groups_of(home, identity):
             if group.procs():
                 group.kill()
             group.remove()

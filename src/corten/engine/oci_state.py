@@ -104,14 +104,17 @@ def status(path: str, state: State) -> str:
         return "creating" if alive(*ours["launcher"]) else "stopped"
     if not alive(state["pid"], ours["start"]):
         return "stopped"
-    freezer = _freezer(ours["group"])
-    if freezer != "running":
-        return freezer
+    held = freezer(ours["group"])
+    if held != "running":
+        return held
     return "created" if os.path.exists(f"{path}/exec.fifo") else "running"
 
 
-def _freezer(dirs: list[list[Any]]) -> str:
-    """Either freezer may hold it where a machine has both."""
+def freezer(dirs: list[list[Any]]) -> str:
+    """running, pausing or paused, by the directories of a control group as they are stored.
+
+    Either freezer may hold it where a machine has both.
+    """
     for version, controllers, path in dirs:
         try:
             if "freezer" in controllers.split(","):

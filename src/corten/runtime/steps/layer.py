@@ -14,18 +14,23 @@ from corten.runtime.steps.root import make_layer
 class Claim(Step):
     """Make a directory or file of the host that says "in use": locked by the launcher for as long as that lives.
 
-    what: what it stands for, for the error when somebody else holds it.
+    what: what it stands for, for the error when somebody else holds it; says: what a file has in it.
     """
 
     path: str
     what: str
     directory: bool = True
+    says: str = ""
 
     def run(self, stage: Stage) -> None:
         fd = claim(self.path, self.directory)
         if fd is None:
             raise NameInUse(f"{self.what} is in use")
         stage.claims[self.path] = fd
+        if self.says:
+            writing = os.open(self.path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+            os.write(writing, f"{self.says}\n".encode())
+            os.close(writing)
 
     def describe(self) -> str:
         return f"claim {self.path}"
