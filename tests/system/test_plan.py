@@ -31,6 +31,7 @@ def files(home: Path) -> set[str]:
 
 
 def test_text(home: Path) -> None:
+    shared()  # made at its first use
     before = files(home)
     rows = plan(*OPTIONS, *WHAT, shared(), "sh", "-c", "echo hi").splitlines()
     assert files(home) == before

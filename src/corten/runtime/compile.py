@@ -133,8 +133,8 @@ def _prepare(linux: Linux, setting: Setting, new: tuple[str, ...], joined: tuple
     steps: list[Step] = []
     if setting.name_file:
         what = "the name " + setting.name_file.rpartition("/")[2]
-        owner = setting.directory.rpartition("/")[2]
-        steps.append(layer.Claim(setting.name_file, what, directory=False, says=owner))
+        whose = setting.directory.rpartition("/")[2]
+        steps.append(layer.Claim(setting.name_file, what, directory=False, says=whose))
     if not setting.detached:
         steps.append(layer.Claim(setting.directory, "the container id"))
     if setting.note_file:
