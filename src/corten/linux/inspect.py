@@ -178,7 +178,7 @@ def oom_score(pid: int) -> int:
 
 
 def time_offsets(pid: int) -> tuple[tuple[str, int, int], ...] | None:
-    """(clock, seconds, nanoseconds) by which the clocks of its time namespace differ from ours; None: not to be told."""
+    """(clock, seconds, nanoseconds) by which the clocks of its time namespace differ from ours; None: unknown."""
     try:
         rows = [line.split() for line in _text(pid, "timens_offsets").splitlines()]
     except (PermissionError, FileNotFoundError):
