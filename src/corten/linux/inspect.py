@@ -49,12 +49,13 @@ class Status(Record):
 class MountPoint(Record):
     """One line of mountinfo: what is mounted at `target` (as the process sees it) and how.
 
-    options: of this mount (`ro`, `nosuid`); super_options: of the file system; root: which part of it is shown;
-    propagation: `shared:1`, `master:2` and their kin; none of them: private.
+    device: number of the file system (`8:1`); options: of this mount (`ro`, `nosuid`); super_options: of the file
+    system; root: which part of it is shown; propagation: `shared:1`, `master:2` and their kin; none of them: private.
     """
 
     id: int
     parent: int
+    device: str
     root: str
     target: str
     options: tuple[str, ...]
@@ -136,6 +137,7 @@ def _mount(line: str) -> MountPoint:
     return MountPoint(
         id=int(fields[0]),
         parent=int(fields[1]),
+        device=fields[2],
         root=unescape(fields[3]),
         target=unescape(fields[4]),
         options=tuple(fields[5].split(",")),
