@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # name: (module with `run(words) -> int`, one line for --help)
 COMMANDS = {
+    "stats": ("corten.cli.stats", "Show or draw what containers use"),
     "doctor": ("corten.cli.doctor", "Tell what of this machine stands in the way of containers"),
     "explain": ("corten.cli.explain", "Tell what a container or process is shut off from, and what not"),
     "plan": ("corten.cli.plan", "Show what 'run' would do, step by step"),
