@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 COMMANDS = {
     "build": ("corten.cli.build", "Build an image from a Containerfile"),
     "cgroups": ("corten.cli.cgroups", "Show the trees of control groups, their limits and hot spots"),
+    "doctor": ("corten.cli.doctor", "Tell what of this machine stands in the way of containers"),
+    "explain": ("corten.cli.explain", "Tell what a container or process is shut off from, and what not"),
     "image": ("corten.cli.image", "Images: pull, push, ls, inspect, history, tag, rm, prune, save, load, import"),
     "namespaces": ("corten.cli.namespaces", "Show which processes share which namespaces"),
     "plan": ("corten.cli.plan", "Show what 'run' would do, step by step"),
     "run": ("corten.cli.run", "Run a command in a new container"),
+    "stats": ("corten.cli.stats", "Show or draw what containers use"),
 }
 
 # What docker and podman call the commands of `corten image`.

@@ -16,22 +16,38 @@ if TYPE_CHECKING:
 
 COMMAND = Command(
     "corten plan",
-    "[--json] [OPTIONS] IMAGE [COMMAND] [ARG...]",
+    "[--json] [--compare-with CONTAINER|PID] [OPTIONS] IMAGE [COMMAND] [ARG...]",
     "Print the ordered list of kernel calls with which 'corten run' would make a container. Nothing is started.",
-    (Group("Output", (Option(("--json",), "", "Print a JSON object"),)), *GROUPS),
+    (
+        Group(
+            "Output",
+            (
+                Option(("--json",), "", "Print JSON"),
+                Option(
+                    ("--compare-with",),
+                    "CONTAINER|PID",
+                    "Compare the plan with what a running process really has; exit code 1 if they differ",
+                ),
+            ),
+        ),
+        *GROUPS,
+    ),
     NOTES,
 )
 
 
 def run(words: Sequence[str]) -> int:
-    """Print the plan; 0."""
+    """Print the plan, or how a process differs from it; 0, or 1 if it does."""
     values, arguments = parse(COMMAND, words)
+    other = values.pop("compare_with", None)
     if not arguments and "rootfs" not in values:
         raise UsageError("plan needs an IMAGE, such as: corten plan host python3 -V")
     options = options_of(values, arguments)
     from corten.engine.container import plan_for
 
     plan = plan_for(options)
+    if other is not None:
+        return _compare(plan, other, as_json=values.get("json", False))
     if values.get("json"):
         import json
 
@@ -40,6 +56,21 @@ def run(words: Sequence[str]) -> int:
     else:
         sys.stdout.write("".join(f"{line}\n" for line in [*plan.lines(), *_notes(plan)]))
     return 0
+
+
+def _compare(plan: Plan, other: str, as_json: bool) -> int:
+    from corten.engine import listing
+    from corten.views.compare import compare
+
+    found = compare(plan, listing.process(other)[0])
+    if as_json:
+        import json
+
+        json.dump(found.to_json(), sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in found.lines()))
+    return 1 if found.differences else 0
 
 
 def _notes(plan: Plan) -> list[str]:

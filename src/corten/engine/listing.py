@@ -76,6 +76,24 @@ def find(word: str, among: Iterable[Live] | None = None) -> Live:
     raise NotFound(f"no live container {word!r}; " + (f"there are: {others}" if others else "there are none"))
 
 
+def process(word: str) -> tuple[int, Live | None]:
+    """The process that a word names, and the container it belongs to, None for none.
+
+    A container's name or id stands for its first process; a number that is none of those is a process id.
+    `NotFound`, `InvalidInput`.
+    """
+    known = live()
+    if word.isdecimal() and not any(word in (one.id, one.name) for one in known):
+        pid = int(word)
+        if not os.path.exists(f"/proc/{pid}/status"):
+            raise NotFound(f"process {word}: there is none, and no container of that name")
+        return pid, by_process(known).get(pid)
+    one = find(word, known)
+    if one.pid is None:
+        raise Error(f"container {word}: its first process cannot be told: it starts, or has no control group")
+    return one.pid, one
+
+
 def by_process(among: Iterable[Live]) -> dict[int, Live]:
     """Which container each process belongs to."""
     return {pid: one for one in among for pid in one.pids()}

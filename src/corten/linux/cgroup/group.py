@@ -196,6 +196,23 @@ class Group(Record):
             ending.remove_busy(busy, timeout)
 
 
+def of_process(pid: int) -> Group:
+    """The group that a process is in, as far as our mounts show it. `ProcessLookupError`: it is gone."""
+    from corten.linux.cgroup import layout
+
+    try:
+        hierarchies = layout.of_process(pid).hierarchies
+    except FileNotFoundError:
+        raise ProcessLookupError(errno.ESRCH, f"process {pid} has ended") from None
+    dirs = []
+    for own in hierarchies:
+        path = own.directory(own.own)
+        offered = "" if own.version == 1 else files.text(f"{path}/cgroup.controllers") or ""
+        served = own.controllers if own.version == 1 else tuple(offered.split())
+        dirs.append(GroupDir(own.version, served, path))
+    return Group(tuple(dirs))
+
+
 # --- placing
 
 

@@ -51,6 +51,11 @@ def detect() -> Layout:
     return _detected[1]
 
 
+def of_process(pid: int) -> Layout:
+    """The layout as `detect` gives it, but with the groups of another process in `own`. `OSError`: it is gone."""
+    return parse(_read("/proc/self/mountinfo"), _read(f"/proc/{pid}/cgroup"), _root_controllers)
+
+
 def parse(mountinfo: str, own_groups: str, root_controllers: RootControllers) -> Layout:
     """The layout from the text of /proc/self/mountinfo and /proc/self/cgroup.
 

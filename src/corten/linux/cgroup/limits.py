@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from corten.linux.cgroup import files
+from corten.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +33,19 @@ def effective(group: Group, controller: str) -> float | None:
 
     None: no limit, or the group has no such controller.
     """
+    holds = holding(group, controller)
+    return holds.value if holds else None
+
+
+class Holding(Record):
+    """A limit that holds, and the directory of the group that sets it: the group's own, or one above."""
+
+    value: float
+    directory: str
+
+
+def holding(group: Group, controller: str) -> Holding | None:
+    """The tightest limit as `effective` has it, with the group that sets it; the nearest of several that are equal."""
     serves = "memory" if controller == "swap" else controller
     directory, version = group.directory(serves), group.version(serves)
     if directory is None:
@@ -52,13 +66,13 @@ def cpus(group: Group) -> str | None:
     return found.strip() if found is not None else None
 
 
-def _tightest(directory: str, read: Callable[[str], float | None]) -> float | None:
+def _tightest(directory: str, read: Callable[[str], float | None]) -> Holding | None:
     """The least of the limits read on the way up, until a directory does not have the file. `read` gives -1 for no
     limit, None for no file."""
     least = None
     while (value := read(directory)) is not None:
-        if value >= 0 and (least is None or value < least):
-            least = value
+        if value >= 0 and (least is None or value < least.value):
+            least = Holding(value, directory)
         directory = os.path.dirname(directory)
     return least
 
