@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable
 from typing import Any
 
 import crowd
@@ -153,7 +154,7 @@ def main() -> None:
     if os.geteuid():
         parser.error("make bench needs root: the yardstick and runc make control groups")
     rounds = 8 if options.quick else options.rounds
-    makers = {
+    makers: dict[str, Callable[[Lab], Row]] = {
         "1": lambda lab: library(lab, rounds),
         "2": lambda lab: heavy_process(lab, rounds),
         "3": lambda lab: command_line(lab, max(rounds // 2, 5)),

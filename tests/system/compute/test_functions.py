@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,7 +126,7 @@ def test_output_is_kept_apart_and_streams() -> None:
     def talk(name: str) -> str:
         print("out of", name)
         print("err of", name, file=sys.stderr)
-        os.system("echo from below")  # noqa: S605, S607
+        os.system("echo from below")
         return name
 
     calls = [talk.spawn(name) for name in ("a", "b", "c")]
@@ -255,9 +256,9 @@ def test_retries_only_where_asked(tmp_path: Any) -> None:
     os.chmod(counter, 0o666)
 
     def flaky(need: int) -> int:
-        with open("/mnt/count", "a") as file:
+        with open("/mnt/count", "a+") as file:
             file.write("x")
-        tries = len(open("/mnt/count").read())
+            tries = file.tell()
         if tries < need:
             raise OSError("not yet")
         return tries
@@ -313,7 +314,7 @@ def test_usage_and_update() -> None:
     def _limit() -> str:
         for path in ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory.max"):
             if os.path.exists(path):
-                return open(path).read()
+                return Path(path).read_text()
         return "0"
 
     call = grow.spawn()
@@ -332,7 +333,7 @@ def test_calls_from_many_threads() -> None:
         return x
 
     found: dict[int, int] = {}
-    threads = [threading.Thread(target=lambda x=x: found.__setitem__(x, same.remote(x))) for x in range(30)]  # type: ignore[misc]
+    threads = [threading.Thread(target=lambda x=x: found.__setitem__(x, same.remote(x))) for x in range(30)]
     for thread in threads:
         thread.start()
     for thread in threads:

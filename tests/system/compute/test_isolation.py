@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-SECRET = "a-secret-of-the-caller"  # noqa: S105
+SECRET = "a-secret-of-the-caller"
 
 
 def leave_traces() -> str:
@@ -30,7 +30,7 @@ def leave_traces() -> str:
 
     for place in ("/tmp/trace", "/dev/shm/trace", "/run/trace", "/root/trace", "/var/tmp/trace"):
         with contextlib.suppress(OSError):
-            open(place, "w").write("here")
+            Path(place).write_text("here")
     os.environ["TRACE"] = "here"
     builtins.trace = "here"  # type: ignore[attr-defined]
     sys.modules["json"].trace = "here"  # type: ignore[attr-defined]
@@ -68,8 +68,9 @@ def look_for_traces() -> dict[str, Any]:
         with socket.socket(family) as sock:
             return sock.connect_ex(address) == 0
 
+    places = ("/tmp", "/dev/shm", "/run", "/root", "/var/tmp")
     return {
-        "files": [place for place in ("/tmp", "/dev/shm", "/run", "/root", "/var/tmp") if os.path.exists(f"{place}/trace")],
+        "files": [place for place in places if os.path.exists(f"{place}/trace")],
         "environment": os.environ.get("TRACE"),
         "memory": [hasattr(builtins, "trace"), hasattr(sys.modules["json"], "trace")],
         "random": random.random() == 0.13436424411240122,
@@ -177,11 +178,11 @@ def test_a_call_cannot_reach_the_zygote_or_the_host(home: Path) -> None:
         @corten.function
         def attack() -> dict[str, Any]:
             found: dict[str, Any] = {"processes": [pid for pid in os.listdir("/proc") if pid.isdigit()]}
-            found["environ"] = open("/proc/self/environ", "rb").read().decode(errors="replace")
+            found["environ"] = Path("/proc/self/environ").read_bytes().decode(errors="replace")
             # All of our memory: what the zygote holds is here, too.
             hits = 0
             needle = "-".join(["a", "secret", "of", "the", "caller"]).encode()
-            for line in open("/proc/self/maps"):
+            for line in Path("/proc/self/maps").read_text().splitlines():
                 span, rights, *_ = line.split()
                 if "r" not in rights or "[v" in line:
                     continue
@@ -198,11 +199,7 @@ def test_a_call_cannot_reach_the_zygote_or_the_host(home: Path) -> None:
                 found["exe"] = "open for writing"
             except OSError as error:
                 found["exe"] = error.errno
-            for pid in (1, os.getppid()):
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except OSError:
-                    pass
+            os.kill(1, signal.SIGKILL)  # not heard: it is the init of a PID namespace
             try:
                 open("/proc/1/mem", "rb").close()
                 found["init"] = "open"
@@ -360,11 +357,6 @@ def test_a_zygote_that_is_killed_is_replaced() -> None:
 
 
 def _zygotes() -> list[int]:
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    found = []
-    for task in Path("/proc/self/task").iterdir():
-        children = task / "children"
-        for pid in children.read_text().split():
-            if Path(f"/proc/{pid}/comm").read_text() == "corten:zygote\n":
-                found.append(int(pid))
-    return found
+    tasks = Path("/proc/self/task").iterdir()
+    children = [pid for task in tasks for pid in (task / "children").read_text().split()]
+    return [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text() == "corten:zygote\n"]
