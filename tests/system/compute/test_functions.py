@@ -356,7 +356,7 @@ def test_calls_from_many_threads() -> None:
         ({"returns": [1]}, "not a class"),
         ({"output": "loud"}, "output"),
         ({"imports": ["a b"]}, "not the name of a module"),
-        ({"image": "nowhere-to-be-found"}, "nowhere-to-be-found"),
+        ({"image": "./nowhere-to-be-found.tar"}, "nowhere-to-be-found"),
     ],
 )
 def test_options_that_make_no_sense(options: dict[str, Any], words: str) -> None:
