@@ -79,7 +79,7 @@ def _file(function: Callable[..., Any]) -> str:
 
 
 def pack_arguments(
-    name: str, key: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    name: str, key: str | bytes, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[bytes, list[memoryview], bool]:
     """Arguments pickled, big buffers apart, and whether they hold byte code of this Python. `InvalidInput` naming the
     argument, and the part of it, that cannot be pickled."""
@@ -88,8 +88,11 @@ def pack_arguments(
     import cloudpickle
 
     try:
-        return *wire.dump((key, args, kwargs), pickle.dumps), False
-    except Exception:  # lambdas and classes of __main__ are beyond pickle
+        payload, buffers = wire.dump((key, args, kwargs), pickle.dumps)
+        if b"__main__" not in payload:
+            return payload, buffers, False
+        raise pickle.PicklingError("the __main__ of the container is another one")  # its classes must go by value
+    except Exception:  # and lambdas are beyond pickle
         try:
             return *wire.dump((key, args, kwargs), cloudpickle.dumps), True
         except Exception as error:
