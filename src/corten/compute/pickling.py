@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _by_value = threading.Lock()
 _MOST_MODULES = 200
+_OF_MAIN = b"\x8c\x08__main__"
+"""How pickle writes the module of a class of `__main__`."""
 
 
 class PackedFunction(Record):
@@ -89,7 +91,7 @@ def pack_arguments(
 
     try:
         payload, buffers = wire.dump((key, args, kwargs), pickle.dumps)
-        if b"__main__" not in payload:
+        if _OF_MAIN not in payload:
             return payload, buffers, False
         raise pickle.PicklingError("the __main__ of the container is another one")  # its classes must go by value
     except Exception:  # and lambdas are beyond pickle
