@@ -18,7 +18,8 @@ from collections import OrderedDict, deque
 from concurrent.futures import Executor, Future, InvalidStateError
 
 from corten.compute import options as function_options
-from corten.compute.call import Call, CallOptions
+from corten.compute.call import Call
+from corten.compute.function import call_options
 from corten.compute.inside import wire
 from corten.compute.lanes import lanes
 from corten.compute.pickling import PackedFunction, pack_arguments, pack_function
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
+    from corten.compute.call import CallOptions
     from corten.compute.lane import Lane
     from corten.compute.lanes import Lanes
     from corten.compute.options import FunctionOptions
@@ -144,7 +146,7 @@ class ContainerExecutor(Executor):
         given = {"image": image, "cpus": cpus, "memory": memory, "reuse": reuse, "trusted": trusted, **options}
         self.options: FunctionOptions = function_options.make("ContainerExecutor", given)
         self._most = max_workers
-        self._call_options = CallOptions(self.options.timeout, self.options.retries, False)
+        self._call_options = call_options(self.options)
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._packs: dict[Callable[..., Any], PackedFunction] = {}
         self._foreign = self.options.run.image != "host"  # its Python may be another one, and get functions as source
@@ -152,7 +154,7 @@ class ContainerExecutor(Executor):
         self._work = _Work()
         room = function_options.limit(self.options)
         if max_workers is not None and max_workers > room:
-            raise InvalidInput(f"max_workers={max_workers}: this machine has CPUs and memory for {room} such containers")
+            raise InvalidInput(f"max_workers={max_workers}: this machine has CPUs and memory for {room} at once")
         weakref.finalize(self, self._work.close).atexit = False
 
     # --- as the standard has it
@@ -180,9 +182,11 @@ class ContainerExecutor(Executor):
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
         deadline = None if timeout is None else time.monotonic() + timeout
-        inputs = zip(*iterables, strict=False)
-        packed = self._pack(fn) if chunksize == 1 else self._pack(_each(fn)).replace(name=_name(fn))
-        parts = inputs if chunksize == 1 else ((part,) for part in iter(lambda: [*itertools.islice(inputs, chunksize)], []))
+        inputs: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
+        packed, parts = self._pack(fn), inputs
+        if chunksize > 1:
+            packed = self._pack(_each(fn)).replace(name=packed.name)
+            parts = ((part,) for part in iter(lambda: [*itertools.islice(inputs, chunksize)], []))
         calls = (self._submit(packed, part, {}, again=True) for part in parts)
         ahead = deque(itertools.islice(calls, buffersize))
         results = _results(ahead, calls, deadline)
@@ -232,7 +236,9 @@ class ContainerExecutor(Executor):
                 self._seen.popitem(last=False)
             return again
 
-    def _submit(self, packed: PackedFunction, args: tuple[Any, ...], kwargs: dict[str, Any], again: bool) -> Future[Any]:
+    def _submit(
+        self, packed: PackedFunction, args: tuple[Any, ...], kwargs: dict[str, Any], again: bool
+    ) -> Future[Any]:
         work = self._work
         lane = self._lane(packed)
         try:
@@ -242,9 +248,14 @@ class ContainerExecutor(Executor):
         except Exception as error:  # as the standard's: of the future
             return self._failed(error)
         call.by_value = by_value
-        work.add(call.future)
+        try:
+            work.add(call.future)
+        except RuntimeError:
+            call.finish()
+            work.let_go()
+            raise
         call.future.add_done_callback(work.done)
-        call.future.add_done_callback(lambda future: lane.post(lambda: lane.forget(call)) if future.cancelled() else None)
+        call.future.add_done_callback(lambda own: lane.post(lambda: lane.forget(call)) if own.cancelled() else None)
         lane.submit(call)
         return call.future
 
@@ -263,9 +274,7 @@ class ContainerExecutor(Executor):
             return work.lane
 
 
-def _results(
-    ahead: deque[Future[Any]], more: Iterator[Future[Any]], deadline: float | None
-) -> Iterator[Any]:
+def _results(ahead: deque[Future[Any]], more: Iterator[Future[Any]], deadline: float | None) -> Iterator[Any]:
     try:
         while ahead:
             future = ahead.popleft()
@@ -289,10 +298,6 @@ def _each(fn: Callable[..., Any]) -> Callable[..., Any]:
 
     call_each.__module__ = getattr(fn, "__module__", None) or __name__
     return call_each
-
-
-def _name(fn: Callable[..., Any]) -> str:
-    return str(getattr(fn, "__qualname__", type(fn).__qualname__))
 
 
 _unfinished: weakref.WeakSet[_Work] = weakref.WeakSet()

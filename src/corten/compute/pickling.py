@@ -8,6 +8,7 @@ Rule 2: what cannot be pickled is named, before anything is started.
 from __future__ import annotations
 
 import dis
+import functools
 import hashlib
 import os
 import sys
@@ -50,7 +51,7 @@ def pack_function(function: Callable[..., Any], with_source: bool = False) -> Pa
     import cloudpickle
 
     name = getattr(function, "__qualname__", type(function).__qualname__)
-    module = sys.modules.get(getattr(function, "__module__", "") or "")
+    module = sys.modules.get(getattr(_inner(function), "__module__", "") or "")
     own = module is not None and module.__name__ != "__main__" and not installed(module)
     with _by_value:
         if own:
@@ -73,6 +74,13 @@ def pack_function(function: Callable[..., Any], with_source: bool = False) -> Pa
         return packed.replace(source=pack_source(function))
     except NoSource as trouble:
         return packed.replace(source_trouble=str(trouble))
+
+
+def _inner(function: Any) -> Any:
+    """What a partial or a bound method calls in the end."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__func__", function)
 
 
 def _file(function: Callable[..., Any]) -> str:
@@ -171,7 +179,7 @@ def used_modules(function: Callable[..., Any]) -> set[str]:
 
 def referenced(function: Any) -> list[tuple[str, Any]]:
     """(name, value) of the globals and closed-over variables that a function's code names; of a class, its methods."""
-    function = getattr(function, "__func__", function)
+    function = _inner(function)
     if isinstance(function, type):
         return [(key, value) for key, value in vars(function).items() if callable(value)]
     code = getattr(function, "__code__", None)
