@@ -20,6 +20,7 @@ COMMANDS = {
     "build": ("corten.cli.build", "Build an image from a Containerfile"),
     "cgroups": ("corten.cli.cgroups", "Show the trees of control groups, their limits and hot spots"),
     "image": ("corten.cli.image", "Images: pull, push, ls, inspect, history, tag, rm, prune, save, load, import"),
+    "map": ("corten.cli.map", "Run a command for many inputs, each in a container of its own"),
     "namespaces": ("corten.cli.namespaces", "Show which processes share which namespaces"),
     "plan": ("corten.cli.plan", "Show what 'run' would do, step by step"),
     "run": ("corten.cli.run", "Run a command in a new container"),
