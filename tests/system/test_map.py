@@ -256,7 +256,8 @@ def test_ctrl_c_while_nobody_reads_the_output(tmp_path: Path) -> None:
 
 
 def test_reader_that_goes_away(command: Command) -> None:
-    script = f"""{CORTEN} map -m 64m -j 1 a b c d -- sh -c 'yes {{}} | head -c 300000' | head -1; echo ${{PIPESTATUS[0]}}"""
+    script = f"{CORTEN} map -m 64m -j 1 a b c d -- sh -c 'yes {{}} | head -c 300000' | head -1"
+    script += "; echo ${PIPESTATUS[0]}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout == "a\n141\n"
 

@@ -146,7 +146,7 @@ def _read(files: list[str], by_nul: bool) -> Iterator[str]:
 
 
 def _listener(job: Job, stop: int) -> Quiet:
-    if os.isatty(2):
+    if os.isatty(2) and os.environ.get("TERM", "dumb") != "dumb":
         from corten.cli.map_progress import Live
 
         return Live(job, stop)

@@ -36,7 +36,7 @@ def engine() -> Iterator[None]:
     """The loop's descriptors are there before and after."""
     lanes()
     yield
-    lanes().loop.ask(lanes().zygotes.close)  # XXX
+    corten.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,13 @@ def shared(engine: None) -> Iterator[corten.ContainerExecutor]:
 
 
 @pytest.fixture(autouse=True)
+def nothing_kept() -> None:
+    """The shared executor and the zygotes live on until all of these tests are done."""
+
+
+@pytest.fixture(autouse=True)
 def nothing_left_behind() -> None:
-    """Containers of the shared executor and zygotes live on: the machine is looked at once, at the end."""
+    """The machine is looked at by the last test."""
 
 
 @pytest.fixture
