@@ -37,11 +37,13 @@ _HOMES = {
     "Call": "compute.call",
     "Pool": "compute.pool",
     "shutdown": "compute.lanes",
+    "ContainerExecutor": "compute.executor",
 }
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from corten.compute.call import Call
+    from corten.compute.executor import ContainerExecutor
     from corten.compute.function import Function, function
     from corten.compute.lanes import shutdown
     from corten.compute.pool import Pool
@@ -73,6 +75,7 @@ __all__ = [
     "CommandNotFound",
     "CommandNotRunnable",
     "Container",
+    "ContainerExecutor",
     "ContainerFailed",
     "Error",
     "Function",

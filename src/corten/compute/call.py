@@ -202,6 +202,10 @@ class Call:
 
     # --- what its lane does, in the loop's thread
 
+    def begin(self) -> bool:
+        """A container is there for it; False if nobody wants it any more."""
+        return True
+
     def take_output(self, stream: int, data: bytes) -> None:
         """Something it wrote."""
         self._output[stream].take(data)

@@ -168,12 +168,17 @@ def start(
     """Make a call of it and put it into the lane."""
     options = lane.options
     payload, buffers, by_value = pack_arguments(function.name, function.key, args, kwargs)
-    forward = (_to("stdout"), _to("stderr")) if options.stream else (None, None)
-    call = Call(lane, function, None, CallOptions(options.timeout, options.retries, generator, forward))
+    call = Call(lane, function, None, call_options(options, generator))
     call.parcel = wire.Parcel(b"C", call.number, payload, buffers)
     call.by_value = by_value
     lane.submit(call)
     return call
+
+
+def call_options(options: FunctionOptions, generator: bool = False) -> CallOptions:
+    """Those of one call."""
+    forward = (_to("stdout"), _to("stderr")) if options.stream else (None, None)
+    return CallOptions(options.timeout, options.retries, generator, forward)
 
 
 def _to(name: str) -> Callable[[str], object]:

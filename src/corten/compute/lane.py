@@ -140,8 +140,13 @@ class Lane:
                 room = self._room()
             if room <= 0 or (self.most is not None and self._busy() >= self.most):
                 break
+            call = self._backlog.popleft()
+            if not call.begin():
+                call.finish()
+                call.settle(None)
+                continue
             room -= 1
-            self._assign(self._ready.popleft(), self._backlog.popleft())
+            self._assign(self._ready.popleft(), call)
         self._resize(room)
 
     def _room(self) -> int:
@@ -169,7 +174,7 @@ class Lane:
             assert call.parcel is not None
             if call.by_value and not worker.zygote.same_python:
                 raise InvalidInput(f"{call.name}: its arguments hold byte code, and the image has another Python")
-            if call.function.key not in worker.known:
+            if call.function.key and call.function.key not in worker.known:
                 self._zygotes.introduce(worker, call.function)
             worker.send(call.parcel)
         except (Error, OSError) as error:
@@ -198,6 +203,14 @@ class Lane:
         if call.worker is not None:
             call.worker.end()
         return True
+
+    def forget(self, call: Call) -> None:
+        """Nobody wants a call any more that may still wait: let go of it."""
+        if call in self._backlog:
+            self._backlog.remove(call)
+            call.begin()
+            call.finish()
+            call.settle(None)
 
     def drop(self, call: Call) -> None:
         """As `cancel`, for one whose caller has gone."""

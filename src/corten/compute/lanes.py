@@ -221,6 +221,15 @@ class Lanes:
         self._lanes.discard(lane)
         _until(lambda: bool(self.loop.ask(lane.empty)))
 
+    def let_go(self, lane: Lane) -> None:
+        """As `drop`, without waiting. From any thread."""
+
+        def close() -> None:
+            lane.close()
+            self._lanes.discard(lane)
+
+        self.loop.post(close)
+
     def close(self) -> None:
         """Close all lanes, end the zygotes, stop the loop; waits until the containers are gone."""
         lanes, self._lanes = self._lanes, set()

@@ -94,6 +94,12 @@ def make(name: str, given: dict[str, Any]) -> FunctionOptions:
     )
 
 
+def limit(options: FunctionOptions) -> int:
+    """How many such containers this machine could run at once, with nothing else on it."""
+    by_cpu = int(capacity.cpus() / (options.cpus[0] or 1.0))
+    return max(1, min(by_cpu, capacity.total_memory() // (options.memory[0] or 1)))
+
+
 def _fit(name: str, cpus: float, memory: int | None) -> None:
     have = capacity.cpus()
     if cpus > have:

@@ -8,6 +8,7 @@ Rule 2: what cannot be pickled is named, before anything is started.
 from __future__ import annotations
 
 import dis
+import functools
 import hashlib
 import os
 import sys
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _by_value = threading.Lock()
 _MOST_MODULES = 200
+_OF_MAIN = b"\x8c\x08__main__"
+"""How pickle writes the module of a class of `__main__`."""
 
 
 class PackedFunction(Record):
@@ -48,7 +51,7 @@ def pack_function(function: Callable[..., Any], with_source: bool = False) -> Pa
     import cloudpickle
 
     name = getattr(function, "__qualname__", type(function).__qualname__)
-    module = sys.modules.get(getattr(function, "__module__", "") or "")
+    module = sys.modules.get(getattr(_inner(function), "__module__", "") or "")
     own = module is not None and module.__name__ != "__main__" and not installed(module)
     with _by_value:
         if own:
@@ -73,13 +76,20 @@ def pack_function(function: Callable[..., Any], with_source: bool = False) -> Pa
         return packed.replace(source_trouble=str(trouble))
 
 
+def _inner(function: Any) -> Any:
+    """What a partial or a bound method calls in the end."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__func__", function)
+
+
 def _file(function: Callable[..., Any]) -> str:
     """The file of its source: cloudpickle leaves that out, and tracebacks want it."""
     return str(getattr(getattr(function, "__code__", None), "co_filename", ""))
 
 
 def pack_arguments(
-    name: str, key: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    name: str, key: str | bytes, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[bytes, list[memoryview], bool]:
     """Arguments pickled, big buffers apart, and whether they hold byte code of this Python. `InvalidInput` naming the
     argument, and the part of it, that cannot be pickled."""
@@ -88,8 +98,11 @@ def pack_arguments(
     import cloudpickle
 
     try:
-        return *wire.dump((key, args, kwargs), pickle.dumps), False
-    except Exception:  # lambdas and classes of __main__ are beyond pickle
+        payload, buffers = wire.dump((key, args, kwargs), pickle.dumps)
+        if _OF_MAIN not in payload:
+            return payload, buffers, False
+        raise pickle.PicklingError("the __main__ of the container is another one")  # its classes must go by value
+    except Exception:  # and lambdas are beyond pickle
         try:
             return *wire.dump((key, args, kwargs), cloudpickle.dumps), True
         except Exception as error:
@@ -166,7 +179,7 @@ def used_modules(function: Callable[..., Any]) -> set[str]:
 
 def referenced(function: Any) -> list[tuple[str, Any]]:
     """(name, value) of the globals and closed-over variables that a function's code names; of a class, its methods."""
-    function = getattr(function, "__func__", function)
+    function = _inner(function)
     if isinstance(function, type):
         return [(key, value) for key, value in vars(function).items() if callable(value)]
     code = getattr(function, "__code__", None)

@@ -2,6 +2,7 @@
 
     in:   "F" (key, pickled function)   learn it       out:  "H" ready to work, "!" text: could not enter
           "C" (key, args, kwargs)       call it              "R" result, "X" failure, "Y" an item, "E" their end
+              (pickled function, ...)   the same, without learning it
           end of file                   end
 """
 
@@ -148,7 +149,9 @@ def _loaded(message: wire.Message) -> Any:
     return pickle.loads(message.payload, buffers=message.buffers)
 
 
-def _function(key: str) -> Callable[..., Any]:
+def _function(key: str | bytes) -> Callable[..., Any]:
+    if isinstance(key, bytes):
+        return _unpickled(key)  # type: ignore[no-any-return] # for this call only
     function = _known[key]
     if isinstance(function, _Pickled):
         function = _known[key] = _unpickled(function.data)
