@@ -10,6 +10,8 @@ from __future__ import annotations
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Image": "build.image",
+    "BuildFailed": "build.failures",
     "run": "engine.container",
     "start": "engine.container",
     "Container": "engine.container",
@@ -40,6 +42,8 @@ _HOMES = {
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from corten.build.failures import BuildFailed
+    from corten.build.image import Image
     from corten.compute.call import Call
     from corten.compute.function import Function, function
     from corten.compute.pool import Pool
@@ -66,6 +70,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEVNULL",
     "PIPE",
+    "BuildFailed",
     "Call",
     "Cancelled",
     "CommandNotFound",
@@ -74,6 +79,7 @@ __all__ = [
     "ContainerFailed",
     "Error",
     "Function",
+    "Image",
     "InvalidInput",
     "KernelError",
     "Killed",
