@@ -10,6 +10,8 @@ from __future__ import annotations
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Image": "build.image",
+    "BuildFailed": "build.failures",
     "run": "engine.container",
     "start": "engine.container",
     "Container": "engine.container",
@@ -42,6 +44,8 @@ _HOMES = {
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from corten.build.failures import BuildFailed
+    from corten.build.image import Image
     from corten.compute.call import Call
     from corten.compute.executor import ContainerExecutor
     from corten.compute.function import Function, function
@@ -70,6 +74,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEVNULL",
     "PIPE",
+    "BuildFailed",
     "Call",
     "Cancelled",
     "CommandNotFound",
@@ -79,6 +84,7 @@ __all__ = [
     "ContainerFailed",
     "Error",
     "Function",
+    "Image",
     "InvalidInput",
     "KernelError",
     "Killed",

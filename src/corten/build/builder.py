@@ -7,6 +7,7 @@ Rule 3: the same input gives the same digest: times come from the results of ste
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import os
 import threading
@@ -34,9 +35,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from corten.build.host_settings import HostSettings
     from corten.engine.mounts import MountOption
     from corten.images.references import Reference
     from corten.images.registry.watching import Watcher
+
+
+_LAST = 40  # lines of a failed step that its error keeps
 
 
 class BuildOptions(Record):
@@ -50,6 +55,10 @@ class BuildOptions(Record):
     secrets: tuple[tuple[str, Secret], ...] = ()
     volumes: tuple[MountOption, ...] = ()
     """Shown to every RUN, and part of no key: what a machine has of its own, such as the configuration of pip."""
+    contexts: tuple[tuple[str, Context], ...] = ()
+    """Further directories that COPY --from and RUN --mount=from know by name."""
+    host: Callable[[], HostSettings] | None = None
+    """Gives what of this machine's settings every RUN sees; asked when the first one is carried out."""
     network: str = "host"
     epoch: int | None = None
     """Every time in the image is at most this one, and it was made then (SOURCE_DATE_EPOCH)."""
@@ -216,6 +225,7 @@ class _StageWorker:
     ) -> None:
         self._builder, self._file, self._stage, self._done = builder, file, stage, done
         self._name = stage.name or f"stage {stage.number}"
+        self._last: collections.deque[bytes] = collections.deque(maxlen=_LAST)
         self.built = base
 
     def do(self, one: Done, number: int, count: int) -> None:
@@ -241,7 +251,10 @@ class _StageWorker:
                 raise
             raise ContainerfileError(self._file.name, at.line, at.word, str(error)) from None
         except running.Failed as failure:
-            raise BuildFailed(self._file.name, at.line, at.word, f"{_command(step)}: {failure}") from None
+            output = b"".join(self._last).decode(errors="replace")
+            last = output.strip().rpartition("\n")[2] if self._builder.progress.silent else ""
+            why = f"{_command(step)}: {failure}" + (f": {last}" if last else "")
+            raise BuildFailed(self._file.name, at.line, at.word, why, output) from None
         except Error as error:
             raise BuildFailed(self._file.name, at.line, at.word, str(error)) from None
         self._note(one, result)
@@ -266,29 +279,36 @@ class _StageWorker:
     def _below(self) -> tuple[str, ...]:
         return tuple(layer.diff_id for layer in self.built.layers)
 
-    def _tree_of(self, word: str) -> Tree:
-        """The stage or image that `from=` means."""
+    def _source_of(self, word: str) -> Tree | Context:
+        """The stage, further context or image that `from=` means."""
         number = self._file.find(word, self._stage.number)
         if number is not None:
             return self._builder.tree(self._done[number].layers)
+        for name, context in self._builder.options.contexts:
+            if name == word:
+                return context
         return self._builder.tree(self._builder.find_image(word).layers)
 
     def _run(self, step: RunStep, begin: Callable[[str], None]) -> Result:
         builder, options = self._builder, self._builder.options
         network = {"": options.network, "default": options.network}.get(step.network, step.network)
         mounts = RunMounts(
-            step.mounts, builder.context, self._tree_of, builder._secrets, f"{builder.home}/caches"
+            step.mounts, builder.context, self._source_of, builder._secrets, f"{builder.home}/caches"
         )
         key = keys.run_key(self._below, step, mounts.digests(), network, options.epoch)
+
+        def output(line: bytes) -> None:
+            self._last.append(line)
+            builder.progress.output(self._name, line)
 
         def do(draft: str) -> tuple[Layer | None, int]:
             make_layer(f"{draft}/layer")
             lowers = builder.tree(self.built.layers).lowers
             try:
+                host = options.host() if options.host else None
                 upper = running.run(
-                    step, lowers, draft, mounts, options.volumes, network, builder._running,
-                    lambda line: builder.progress.output(self._name, line),
-                )  # fmt: skip
+                    step, lowers, draft, mounts, options.volumes, host, network, builder._running, output
+                )
             finally:
                 mounts.close()
             return builder.layer_of(upper), builder.now()
@@ -298,8 +318,9 @@ class _StageWorker:
 
     def _copy(self, step: CopyStep, begin: Callable[[str], None]) -> Result:
         builder, epoch = self._builder, self._builder.options.epoch
-        tree = self._tree_of(step.from_) if step.from_ else None
-        with placing.Gathered(step, builder.context, tree, builder.home) as gathered:
+        origin = self._source_of(step.from_) if step.from_ else builder.context
+        tree, context = (origin, None) if isinstance(origin, Tree) else (None, origin)
+        with placing.Gathered(step, context, tree, builder.home) as gathered:
             owner = self._owner(step, tree is not None)
             key = keys.copy_key(self._below, step, [source.digest for source in gathered.sources], owner, epoch)
 

@@ -20,6 +20,11 @@ class Progress:
         self._fd, self._parallel = fd, parallel
         self._lock = threading.Lock()
 
+    @property
+    def silent(self) -> bool:
+        """Whether nobody sees what steps print."""
+        return self._fd < 0
+
     def step(self, stage: str, number: int, count: int, one: Instruction, how: str = "") -> None:
         """A step begins, or is found `how`: `cached`."""
         text = " ".join(one.text.split())

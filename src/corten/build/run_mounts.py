@@ -52,12 +52,12 @@ class RunMounts:
         self,
         mounts: Sequence[RunMount],
         context: Context | None,
-        tree_of: Callable[[str], Tree],
+        source_of: Callable[[str], Tree | Context],
         secrets: Mapping[str, Secret],
         caches: str,
     ) -> None:
         self._mounts = [(mount.kind, dict(mount.fields)) for mount in mounts]
-        self._context, self._tree_of, self._secrets, self._caches = context, tree_of, secrets, caches
+        self._context, self._source_of, self._secrets, self._caches = context, source_of, secrets, caches
         self._locks: list[int] = []
         self.options: list[MountOption] = []
         self.layers: list[Layer] = []
@@ -69,14 +69,17 @@ class RunMounts:
         for kind, fields in self._mounts:
             if kind != "bind":
                 found.append("")
-            elif fields.get("from"):
-                found.append(" ".join((*self._tree_of(fields["from"]).diff_ids, fields.get("source", "/"))))
+                continue
+            origin = self._origin(fields)
+            if isinstance(origin, Tree):
+                found.append(" ".join((*origin.diff_ids, fields.get("source", "/"))))
             else:
-                context = self._of_context()
-                found.append(digest(context.fd, select(context.fd, fields.get("source", "."), context.ignore)))
+                found.append(digest(origin.fd, select(origin.fd, fields.get("source", "."), origin.ignore)))
         return found
 
-    def _of_context(self) -> Context:
+    def _origin(self, fields: dict[str, str]) -> Tree | Context:
+        if fields.get("from"):
+            return self._source_of(fields["from"])
         if self._context is None:
             raise SelectionError("there is no build context to bind from")
         return self._context
@@ -101,9 +104,10 @@ class RunMounts:
 
     def _bind(self, fields: dict[str, str], draft: str) -> None:
         target, source = fields["target"], fields.get("source", "/")
-        if fields.get("from"):
+        origin = self._origin(fields)
+        if isinstance(origin, Tree):
             try:
-                place = below(self._tree_of(fields["from"]), source)
+                place = below(origin, source)
             except OSError:
                 raise SelectionError(f"{fields['from']} has no {source}") from None
             if isinstance(place, str):
@@ -111,7 +115,7 @@ class RunMounts:
             else:
                 self.layers.append(Layer(target, place))
             return
-        context = self._of_context()
+        context = origin
         entries = select(context.fd, source, context.ignore)
         writable = fields.get("rw", "false").lower() in ("true", "1")
         writable = writable or fields.get("readonly", "true").lower() in ("false", "0")

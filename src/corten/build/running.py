@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from corten.build.evaluate import RunStep
+    from corten.build.host_settings import HostSettings
     from corten.build.run_mounts import RunMounts
 
 _MADE = ("/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts")
@@ -69,6 +70,7 @@ def run(
     draft: str,
     mounts: RunMounts,
     volumes: tuple[MountOption, ...],
+    host: HostSettings | None,
     network: str,
     running: Running,
     output: Callable[[bytes], None],
@@ -79,21 +81,19 @@ def run(
     """
     mounts.prepare(draft)
     argv = step.argv
-    options = [*mounts.options, *volumes]
+    options = [*mounts.options, *volumes, *(host.mounts if host else ())]
+    texts = [*(host.texts if host else ()), *([(_SCRIPT, step.script)] if step.script else [])]
+    for number, (place, text) in enumerate(texts):
+        options.append(MountOption("bind", place, _text(f"{draft}/text-{number}", text), read_only=True))
     if step.script:
-        script = f"{draft}/script"
-        with open(script, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(step.script)
-        os.chmod(script, 0o755)  # noqa: S103 - the step's user reads it
-        options.append(MountOption("bind", _SCRIPT, script, read_only=True))
         argv = (_SCRIPT,)
     if network == "host":
         options += _host_names({option.target for option in options})
-    env = {"PATH": DEFAULT_PATH, **dict(step.proxies), **dict(step.env), **dict(mounts.env)}
+    variables = (("PATH", DEFAULT_PATH), *(host.env if host else ()), *step.proxies, *step.env, *mounts.env)
     settings = RunOptions(
         image="build",
         argv=argv,
-        env=tuple(env.items()),
+        env=tuple(dict(variables).items()),
         user=step.user or None,
         workdir=step.workdir,
         mounts=tuple(options),
@@ -108,6 +108,14 @@ def run(
     with View(lowers) as below:
         remove_stubs(upper, below.fd, targets)
     return upper
+
+
+def _text(path: str, text: str) -> str:
+    """A file that anybody in the container may read and execute."""
+    with open(path, "x", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
+    os.chmod(path, 0o755)  # noqa: S103
+    return path
 
 
 def _host_names(taken: set[str]) -> list[MountOption]:

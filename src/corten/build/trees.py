@@ -25,9 +25,12 @@ class Tree(Record):
 
 
 class Context:
-    """A directory whose files a build may copy, less what its ignore file names. fd: open for as long as the build."""
+    """A directory whose files a build may copy, less what is ignored. fd: open for as long as the build.
 
-    def __init__(self, path: str, containerfile: str) -> None:
+    containerfile: whose own ignore file counts before the directory's; ignore: patterns instead of any such file.
+    """
+
+    def __init__(self, path: str, containerfile: str = "", ignore: tuple[str, ...] | None = None) -> None:
         try:
             self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -37,7 +40,7 @@ class Context:
         except OSError as error:
             raise InvalidInput(f"build context {path}: cannot be read: {error.strerror}") from None
         self.path = os.path.abspath(path)
-        self.ignore = _ignore(self.path, containerfile)
+        self.ignore = _ignore(self.path, containerfile) if ignore is None else read_ignore("\n".join(ignore), "ignore")
 
     def close(self) -> None:
         """Let go of it."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import BinaryIO, Self, Unpack
 
-    from corten.engine.keywords import RunKeywords
+    from corten.engine.keywords import RunKeywords, RunnableImage
     from corten.images.root_source import RootSource
 
 PIPE = -1
@@ -292,7 +292,7 @@ class Container:
 
 
 def start(
-    image: str = "",
+    image: str | RunnableImage = "",
     argv: Sequence[str] = (),
     *,
     stdin: int | None = DEVNULL,
@@ -329,7 +329,7 @@ def start_with(
 
 
 def run(
-    image: str = "",
+    image: str | RunnableImage = "",
     argv: Sequence[str] = (),
     *,
     input: str | bytes | None = None,  # noqa: A002 - the name that subprocess.run gives it
@@ -340,7 +340,7 @@ def run(
 ) -> Result:
     """Run a program in a new container and wait for its end.
 
-    image: `host`, or a tar archive; with `rootfs=DIR` the directory's files instead (then no image).
+    image: a `corten.Image`, `host`, or a tar archive; with `rootfs=DIR` the directory's files instead (then no image).
     argv: the program and its arguments. Limits: `memory` (bytes or `"512m"`), `cpus` (CPUs, fractions allowed),
     `pids` (processes and threads), `timeout` (seconds); `env`, `mounts`, `volumes`, `user`, `workdir`, `read_only`,
     ...: all that `corten run --help` lists, with underscores. input: for its standard input; capture: keep stdout and

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from os import PathLike
-from typing import TypedDict
+from typing import Protocol, TypedDict
 
 from corten.engine.mounts import MountOption
 from corten.engine.option_values import DeviceLimit, DeviceOption, DeviceRule, PageLimit, RdmaLimit, Ulimit
@@ -16,6 +16,14 @@ from corten.linux.idmap import IdMapping
 Path = str | PathLike[str]
 Size = str | int
 """Bytes, or text such as `512m`."""
+
+
+class RunnableImage(Protocol):
+    """An image that is an object, such as a `corten.Image`."""
+
+    def for_run(self) -> tuple[str, tuple[MountOption, ...]]:
+        """The image as text, made if need be, and what is to be mounted besides."""
+        ...
 
 
 class RunKeywords(TypedDict, total=False):

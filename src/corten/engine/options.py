@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any, Unpack
 
-    from corten.engine.keywords import RunKeywords
+    from corten.engine.keywords import RunKeywords, RunnableImage
 
 MINIMUM_MEMORY = 6 << 20
 """Bytes; below it no container can start. docker's figure, so that it is no surprise."""
@@ -139,12 +139,15 @@ class RunOptions(Record):
     sysctls: tuple[tuple[str, str], ...] = ()
 
 
-def make(image: str = "", argv: Sequence[str] = (), **given: Unpack[RunKeywords]) -> RunOptions:
+def make(image: str | RunnableImage = "", argv: Sequence[str] = (), **given: Unpack[RunKeywords]) -> RunOptions:
     """Options from what a person or a program gave: text as on the command line, or values of the right kind.
 
     None means "not given". Raises `InvalidInput` in one line that names the option.
     """
-    fields: dict[str, Any] = {"image": image, "argv": _argv(argv)}
+    fields: dict[str, Any] = {}
+    if not isinstance(image, str):
+        image, fields["mounts"] = image.for_run()
+    fields |= {"image": image, "argv": _argv(argv)}
     env: tuple[tuple[str, str], ...] = ()
     for name, value in given.items():
         if value is None:
