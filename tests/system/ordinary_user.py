@@ -23,6 +23,7 @@ UID = 64321
 RANGE = (2_200_000, 65536)
 RUN = "from corten.cli.main import command; command()"
 _NEEDED = (
+    "cloudpickle",
     "pyseccomp.py", "isal", "zstandard", "httpx", "httpcore", "h11", "anyio", "idna", "certifi", "typing_extensions.py",
 )  # fmt: skip
 

@@ -145,6 +145,11 @@ class Lane:
                 call.finish()
                 call.settle(None)
                 continue
+            if call.by_value and not self._ready[0].zygote.same_python:
+                what = "its arguments hold byte code, and the image has another Python"
+                self._finish(call, None, InvalidInput(f"{call.name}: {what}"))
+                call.settle(None)
+                continue
             room -= 1
             self._assign(self._ready.popleft(), call)
         self._resize(room)
@@ -172,8 +177,6 @@ class Lane:
             if wanted and worker.memory and wanted > worker.memory:
                 self._set_memory(worker, wanted, "what was learned of earlier calls")
             assert call.parcel is not None
-            if call.by_value and not worker.zygote.same_python:
-                raise InvalidInput(f"{call.name}: its arguments hold byte code, and the image has another Python")
             if call.function.key and call.function.key not in worker.known:
                 self._zygotes.introduce(worker, call.function)
             worker.send(call.parcel)

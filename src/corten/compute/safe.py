@@ -118,13 +118,13 @@ def _again(module: str, name: str, args: Any, state: Any) -> BaseException | Non
     try:
         error: BaseException = found.__new__(found, *args)
         error.args = args
-        if isinstance(state, dict):
-            state.pop("__oserror__", None)
-            error.__dict__.update({key: value for key, value in state.items() if isinstance(key, str)})
+        known = state if isinstance(state, dict) else {}
+        numbers = known.pop("__oserror__", None)
+        error.__dict__.update({key: value for key, value in known.items() if isinstance(key, str)})
+        if isinstance(error, OSError) and isinstance(numbers, tuple) and len(numbers) == 3:
+            error.errno, error.strerror, error.filename = numbers
     except Exception:
         return None
-    if isinstance(error, OSError) and error.errno is None and len(args) >= 2:
-        error.errno, error.strerror = args[0], args[1]
     return error
 
 

@@ -74,7 +74,10 @@ class Zygote:
             raise
         finally:
             theirs.close()
-        self._send(("setup", {"path": path, "imports": kind.imports, "likely": kind.likely}))
+        try:
+            self._send(("setup", {"path": path, "imports": kind.imports, "likely": kind.likely}))
+        except Error:
+            pass  # it has ended already; what it said before tells why
 
     def fileno(self) -> int:
         """Readable when there is an answer."""
@@ -87,7 +90,7 @@ class Zygote:
         try:
             self._control.sendmsg([data], ancillary)
         except OSError as error:
-            raise Error(f"the zygote of {self.kind.image} has ended ({error.strerror})") from None
+            raise Error(f"its zygote has ended ({error.strerror})") from None
 
     @property
     def same_python(self) -> bool:

@@ -1,0 +1,147 @@
+"""Functions in other root file systems than the host's, with another Python in them."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+import corten
+import python_root
+import small_root
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+OFFSET = 5
+
+
+class Pair:
+    def __init__(self, left: int, right: int) -> None:
+        self.left, self.right = left, right
+
+    def sum(self) -> int:
+        return self.left + self.right
+
+
+def shifted(x: int) -> int:
+    return x + OFFSET
+
+
+def there(x: int) -> dict[str, Any]:
+    return {
+        "value": Pair(shifted(x), math.floor(2.5)).sum(),
+        "python": tuple(sys.version_info[:2]),
+        "pid": os.getpid(),
+        "uid": os.getuid(),
+        "root": sorted(os.listdir("/")),
+        "map": Path("/proc/self/uid_map").read_text().split(),
+    }
+
+
+def test_another_python_gets_the_source() -> None:
+    root, version = python_root.shared()
+    function = corten.function(image=root, memory="100m")(there)
+    found = function.remote(21)
+    assert (found["value"], found["python"], found["pid"], found["uid"]) == (28, version, 2, 0)
+    assert "home" not in found["root"]
+    assert found["map"][1] != "0"  # a user namespace of its own: the image is not trusted with the host's root
+    assert [one["value"] for one in function.map([1, 2, 3])] == [8, 9, 10]
+
+
+def test_ends_and_isolation_in_an_image() -> None:
+    root, _ = python_root.shared()
+
+    @corten.function(image=root, memory="60m", timeout=20)
+    def act(how: str) -> Any:
+        if how == "memory":
+            return len(bytearray(200 << 20))
+        if how == "raise":
+            raise ValueError("from there")
+        if how == "write":
+            with open("/tmp/trace", "w") as file:
+                file.write("here")
+        if how == "mount":
+            return os.system("mount -t tmpfs x /tmp 2>/dev/null")
+        return os.path.exists("/tmp/trace"), [pid for pid in os.listdir("/proc") if pid.isdigit()]
+
+    with pytest.raises(corten.OutOfMemory):
+        act.remote("memory")
+    with pytest.raises(ValueError, match="from there"):
+        act.remote("raise")
+    assert act.remote("write") == (True, ["1", "2"])
+    assert act.remote("look") == (False, ["1", "2"])
+    assert act.remote("mount") != 0
+
+
+def test_what_cannot_go_to_another_python_is_named_before_the_call() -> None:
+    root, _ = python_root.shared()
+    offset = 1
+
+    @corten.function(image=root)
+    def closure() -> int:
+        return offset
+
+    with pytest.raises(corten.InvalidInput, match="define it at the top level of a module"):
+        closure.remote()
+    with pytest.raises(corten.InvalidInput, match="a lambda has no source"):
+        corten.function(image=root)(lambda: 1).remote()
+    with pytest.raises(corten.InvalidInput, match="its arguments hold byte code"):
+        corten.function(image=root)(map_over).remote(lambda x: x)
+
+
+def map_over(function: Any) -> Any:
+    return function(1)
+
+
+def test_modules_and_pythons_that_are_missing(tmp_path: Path) -> None:
+    root, _ = python_root.shared()
+    with pytest.raises(corten.InvalidInput, match="import numpy: ModuleNotFoundError"):
+        corten.function(image=root, imports=["numpy"])(there).remote(1)
+    with pytest.raises(corten.Error, match="python3: not found"):
+        corten.function(image=small_root.shared())(there).remote(1)
+    old = small_root.make(tmp_path / "old")
+    (old / "usr/bin").mkdir(parents=True)
+    (old / "usr/bin/python3").write_text("#!/bin/sh\nprintf 'failed its Python 2.7 is too old' >&0\n")
+    (old / "usr/bin/python3").chmod(0o755)
+    with pytest.raises(corten.InvalidInput, match=r"Python 2.7 is too old"):
+        corten.function(image=str(old))(there).remote(1)
+    with pytest.raises(corten.InvalidInput, match="does not look like a root"):
+        corten.function(image=str(tmp_path))(there).remote(1)
+
+
+def test_as_an_ordinary_user() -> None:
+    import ordinary_user
+
+    user = ordinary_user.User()
+    try:
+        program = Path(user.home, "program.py")
+        program.write_text(PROGRAM)
+        done = user.process(user.python, str(program), timeout=120)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        assert done.stdout.splitlines() == ["6 2 0", "ZeroDivisionError", "no control group"]
+        assert user.leftovers() == []
+    finally:
+        user.close()
+
+
+PROGRAM = """
+import os, corten
+@corten.function(best_effort=True, timeout=60)
+def double(x):
+    return 12 / x, os.getpid(), os.getuid()
+value = double.remote(2)
+print(int(value[0]), *value[1:])
+try:
+    double.remote(0)
+except ZeroDivisionError:
+    print("ZeroDivisionError")
+try:
+    double.with_options(best_effort=False).remote(1)
+except corten.Unsupported as error:
+    print(str(error)[:16])
+"""
