@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import calls
 import crowd
 import rivals
 from contest import Contestant, Missing, Times, contest, median, ratio
@@ -133,6 +134,21 @@ def views(rounds: int) -> Row:
     return row
 
 
+def functions(number: int, title: str, fill: Callable[[Row, int], None], rounds: int) -> Row:
+    """Rows 4, 8, 9 and 10."""
+    row = Row(number, title)
+    fill(row, rounds)
+    return row
+
+
+FUNCTIONS = {
+    "4": ("a call with numpy in a fresh container, one at a time", calls.one_at_a_time),
+    "8": ("empty calls, as many as there are cores at once (milliseconds of one)", calls.throughput),
+    "9": ("a numpy array of 1 GiB, in and back", calls.big_array),
+    "10": ("200 calls of 50 ms at once", calls.burst),
+}
+
+
 def machine() -> dict[str, Any]:
     """What the figures depend on."""
     with open("/proc/mounts") as file:
@@ -147,7 +163,7 @@ def machine() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", default="1,2,3,5,7", help="which rows (default: %(default)s)")
+    parser.add_argument("--rows", default="1,2,3,4,5,7,8,9,10", help="which rows (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=60, help="rounds of rows 1 and 2 (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="few rounds, to see that it works")
     options = parser.parse_args()
@@ -161,6 +177,8 @@ def main() -> None:
         "5": lambda lab: left_behind(lab, *((50, 20) if options.quick else (1000, 200))),
         "7": lambda _: views(max(rounds // 3, 5)),
     }
+    for name, (title, fill) in FUNCTIONS.items():
+        makers[name] = lambda _, name=name, title=title, fill=fill: functions(int(name), title, fill, rounds)  # type: ignore[misc]
     facts = machine()
     print("  ".join(f"{name} {value}" for name, value in facts.items()))
     rows = []

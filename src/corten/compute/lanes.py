@@ -205,7 +205,8 @@ class Lanes:
         run = with_maps(options.run) if contained else options.run
         bare_kind = worker_kind(options, run, 0)
         likely = {module for function in functions for module in function.modules} if options.imports is None else set()
-        image = repr((run.image, run.rootfs, run.mounts, run.uidmap)) if contained else run.image
+        # Variables lie in the zygote's memory: what is meant for one function's calls is not for another's.
+        image = repr((run.image, run.rootfs, run.env, *((run.mounts, run.uidmap) if contained else ())))
         kind = ZygoteKind(image, contained, options.imports or (), tuple(sorted(likely)))
         lane = Lane(self.loop, self.zygotes, name, options, kind, least, most, idle)
         lane.bare_kind = bare_kind

@@ -76,20 +76,22 @@ def forget(key: str) -> None:
     _known.pop(key, None)
 
 
-def be_fresh(environment: dict[str, str]) -> None:
-    """Be nobody's copy: an environment and random numbers of our own."""
-    os.environ.clear()
-    os.environ.update(environment)
-    random = sys.modules.get("random")
-    if random is not None:  # os.fork reseeds it since Python 3.7, but only if it was imported the usual way
-        random.seed()
+def set_environment(environment: dict[str, str]) -> None:
+    """Have these variables. In the zygote, for the forks to come: there it is done once, and copies no page."""
+    if os.environ != environment:
+        os.environ.clear()
+        os.environ.update(environment)
+
+
+def be_fresh() -> None:
+    """Be nobody's copy: random numbers of our own. (`random` and OpenSSL see to it themselves when they are forked.)"""
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed(int.from_bytes(os.urandom(4), "little"))
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.manual_seed(int.from_bytes(os.urandom(7), "little"))
-    _set_threads(environment.get("OMP_NUM_THREADS", "1"))
+    _set_threads(os.environ.get("OMP_NUM_THREADS", "1"))
 
 
 def _set_threads(count: str) -> None:
