@@ -121,7 +121,7 @@ def _again(module: str, name: str, args: Any, state: Any) -> BaseException | Non
         known = state if isinstance(state, dict) else {}
         numbers = known.pop("__oserror__", None)
         error.__dict__.update({key: value for key, value in known.items() if isinstance(key, str)})
-        if isinstance(error, OSError) and isinstance(numbers, tuple) and len(numbers) == 3:
+        if isinstance(error, OSError) and isinstance(numbers, tuple) and numbers[:1] != (None,):
             error.errno, error.strerror, error.filename = numbers
     except Exception:
         return None

@@ -225,12 +225,13 @@ def test_async_twins() -> None:
 def test_cancelling_a_task_cancels_its_call() -> None:
     @corten.function
     def forever() -> None:
+        print("here")
         threading.Event().wait()
 
     async def work() -> corten.Call:
         call = forever.spawn()
         task = asyncio.ensure_future(_await(call))
-        await asyncio.to_thread(_started, call)
+        assert await asyncio.to_thread(next, call.lines()) == "here\n"
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -243,11 +244,6 @@ def test_cancelling_a_task_cancels_its_call() -> None:
 
 async def _await(call: corten.Call) -> Any:
     return await call
-
-
-def _started(call: corten.Call) -> None:
-    while call.worker is None:
-        time.sleep(0.001)
 
 
 def test_retries_only_where_asked(tmp_path: Any) -> None:
