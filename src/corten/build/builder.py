@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from corten.build.host_settings import HostSettings
+    from corten.build.instructions import Instruction
     from corten.engine.mounts import MountOption
     from corten.images.references import Reference
     from corten.images.registry.watching import Watcher
@@ -153,7 +154,7 @@ class Builder:
         try:
             return built_of(self.find_image(stage.base))
         except Error as error:
-            raise BuildFailed(file.name, stage.begin.line, "FROM", str(error)) from None
+            raise BuildFailed(file.name, stage.begin.line, stage.begin.word, str(error)) from None
 
     def find_image(self, text: str) -> Image:
         """An image by its name. NotFound, InvalidInput."""
@@ -253,7 +254,7 @@ class _StageWorker:
         except running.Failed as failure:
             output = b"".join(self._last).decode(errors="replace")
             last = output.strip().rpartition("\n")[2] if self._builder.progress.silent else ""
-            why = f"{_command(step)}: {failure}" + (f": {last}" if last else "")
+            why = f"{_short(at)}: {failure}" + (f": {last}" if last else "")
             raise BuildFailed(self._file.name, at.line, at.word, why, output) from None
         except Error as error:
             raise BuildFailed(self._file.name, at.line, at.word, str(error)) from None
@@ -383,7 +384,7 @@ def _time(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def _command(step: object) -> str:
-    assert isinstance(step, RunStep)
-    words = " ".join((step.argv[-1] if step.argv else "the script").split())
+def _short(one: Instruction) -> str:
+    """An instruction without its name, as far as a line takes it."""
+    words = " ".join(one.text.split()[1:])
     return words if len(words) <= 80 else f"{words[:79]}…"
