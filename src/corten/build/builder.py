@@ -13,17 +13,19 @@ import os
 import threading
 import time
 
-from corten.build import evaluate, keys, placing, running
+from corten.build import evaluate, inside, keys, running
 from corten.build.evaluate import CopyStep, DirectoryStep, Done, RunStep, Setting
 from corten.build.failures import BuildFailed, Cancelled
+from corten.build.gathering import Gathered
 from corten.build.lines import ContainerfileError
+from corten.build.placing import Placing
 from corten.build.progress import Progress
 from corten.build.results import Result, Results
 from corten.build.run_mounts import RunMounts, Secret
 from corten.build.selection import SelectionError
 from corten.build.stages import Containerfile, Stage, dependencies, needed
-from corten.build.trees import Context, Tree, identity_of, numbers_of, owner_of
-from corten.build.views import View, make_layer
+from corten.build.trees import Context, Tree, identity_of, owner_of
+from corten.build.views import make_layer
 from corten.errors import Error, InvalidInput, NotFound
 from corten.images.layers.commit import commit
 from corten.images.manifests import own_platform
@@ -321,13 +323,17 @@ class _StageWorker:
         builder, epoch = self._builder, self._builder.options.epoch
         origin = self._source_of(step.from_) if step.from_ else builder.context
         tree, context = (origin, None) if isinstance(origin, Tree) else (None, origin)
-        with placing.Gathered(step, context, tree, builder.home) as gathered:
+        with Gathered(step, context, tree, builder.home) as gathered:
             owner = self._owner(step, tree is not None)
             key = keys.copy_key(self._below, step, [source.digest for source in gathered.sources], owner, epoch)
 
             def do(draft: str) -> tuple[Layer | None, int]:
                 lowers = builder.tree(() if step.link else self.built.layers).lowers
-                upper = placing.place(step, gathered, lowers, draft, owner, builder.now(), epoch)
+                wanted = Placing(
+                    step, gathered.sources, tree.lowers if tree else (), context is not None, lowers, draft, owner,
+                    builder.now(), epoch,
+                )  # fmt: skip
+                upper = inside.call("corten.build.placing:place", (wanted,), gathered.descriptors)
                 return builder.layer_of(upper), builder.now()
 
             begin(key)
@@ -336,23 +342,19 @@ class _StageWorker:
     def _owner(self, step: CopyStep, from_tree: bool) -> tuple[int, int] | None:
         if not step.chown:
             return None if from_tree else (0, 0)
-        numbers = numbers_of(step.chown)
-        if numbers is not None:
-            return numbers
-        with View(self._builder.tree(self.built.layers).lowers) as view:
-            return owner_of(view.fd, step.chown)
+        return owner_of(self._builder.tree(self.built.layers).lowers, step.chown)
 
     def _directory(self, step: DirectoryStep, begin: Callable[[str], None]) -> Result:
         builder = self._builder
         owner = (0, 0)
         if step.user not in ("", "0", "root"):
-            with View(builder.tree(self.built.layers).lowers) as view:
-                owner = identity_of(view.fd, step.user, "USER")
+            owner = identity_of(builder.tree(self.built.layers).lowers, step.user, "USER")
         key = keys.directory_key(self._below, step, owner, builder.options.epoch)
 
         def do(draft: str) -> tuple[Layer | None, int]:
             lowers = builder.tree(self.built.layers).lowers
-            upper = placing.make_directory(step, lowers, draft, owner, builder.now())
+            arguments = (step, lowers, draft, owner, builder.now())
+            upper = inside.call("corten.build.placing:make_directory", arguments)
             return builder.layer_of(upper) if upper else None, builder.now()
 
         begin(key)
