@@ -1,4 +1,4 @@
-"""Builds by an ordinary user: the same image as root's, files of all owners included; and without a range of ids, no."""
+"""Builds by an ordinary user: the same image as root's, files of all owners included; one with one id only, none."""
 
 from __future__ import annotations
 
