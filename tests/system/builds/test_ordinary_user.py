@@ -19,7 +19,7 @@ TEXT = BASE + (
     "RUN rm -r /d/e && mkdir /d/e && echo y > /d/e/g && touch -d '2001-01-01 00:00:00' /d /d/f /d/e /d/e/g /bin /\n"
     "COPY --chown=7:8 s /s\nWORKDIR /w\nFROM base\nCOPY --from=0 /d /copied\nUSER 9\n"
     "RUN --mount=type=bind,from=0,source=/d,target=/m cat /m/e/g && id -u\n"
-    "RUN --mount=type=secret,id=s --mount=type=cache,target=/c,uid=9 touch /c/x && ls -n /run/secrets\n"
+    "RUN --mount=type=secret,id=s --mount=type=cache,id=own,target=/c,uid=9 touch /c/x && ls -n /run/secrets\n"
 )
 
 
