@@ -19,6 +19,8 @@ import rivals
 from contest import Contestant, Missing, Times, contest, median, ratio
 from lab import Lab, laboratory
 
+import builds
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 FLOOR, RUNC, PODMAN = "floor (C)", "runc run", "podman run"
 SMALL, HEAVY = "corten.run, small process", "corten.run, 2 GB heap and 8 threads"
@@ -149,6 +151,14 @@ FUNCTIONS = {
 }
 
 
+def cached_rebuild(rounds: int) -> Row:
+    """Row 11."""
+    row = Row(11, "a rebuild with everything cached: three stages, seven layers, 200 files (milliseconds)")
+    row.times, row.missing = builds.cached_rebuild(rounds)
+    row.compare(builds.CORTEN, builds.BUILDAH, 0.5)
+    return row
+
+
 def machine() -> dict[str, Any]:
     """What the figures depend on."""
     with open("/proc/mounts") as file:
@@ -163,7 +173,7 @@ def machine() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", default="1,2,3,4,5,7,8,9,10", help="which rows (default: %(default)s)")
+    parser.add_argument("--rows", default="1,2,3,4,5,7,8,9,10,11", help="which rows (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=60, help="rounds of rows 1 and 2 (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="few rounds, to see that it works")
     options = parser.parse_args()
@@ -176,6 +186,7 @@ def main() -> None:
         "3": lambda lab: command_line(lab, max(rounds // 2, 5)),
         "5": lambda lab: left_behind(lab, *((50, 20) if options.quick else (1000, 200))),
         "7": lambda _: views(max(rounds // 3, 5)),
+        "11": lambda _: cached_rebuild(max(rounds // 6, 5)),
     }
     for name, (title, fill) in FUNCTIONS.items():
         makers[name] = lambda _, name=name, title=title, fill=fill: functions(int(name), title, fill, rounds)  # type: ignore[misc]

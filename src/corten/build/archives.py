@@ -74,15 +74,18 @@ def _plain(fd: int, head: bytes) -> _Readable:
 
 
 @contextmanager
-def unpacked(path: str, word: str, directory: str) -> Iterator[int]:
-    """An archive unpacked into a directory that is made for it; its descriptor. InvalidInput: damaged or hostile."""
+def unpacked(fd: int, word: str, directory: str) -> Iterator[int]:
+    """An archive unpacked into a directory that is made for it; its descriptor. InvalidInput: damaged or hostile.
+
+    fd: of the archive; it is closed here.
+    """
     from corten.images.archive import Limits
     from corten.images.unpack import unpack
 
-    os.mkdir(directory, 0o700)
-    os.mkdir(f"{directory}/root", 0o755)
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        os.mkdir(directory, 0o700)
+        os.mkdir(f"{directory}/root", 0o755)
+        os.lseek(fd, 0, os.SEEK_SET)
         head = os.pread(fd, 512, 0)
         if head.startswith(_OTHERS):
             _to_file(fd, head, word, f"{directory}/plain", Limits().total)

@@ -13,17 +13,19 @@ import os
 import threading
 import time
 
-from corten.build import evaluate, keys, placing, running
+from corten.build import evaluate, inside, keys, running
 from corten.build.evaluate import CopyStep, DirectoryStep, Done, RunStep, Setting
 from corten.build.failures import BuildFailed, Cancelled
+from corten.build.gathering import Gathered
 from corten.build.lines import ContainerfileError
+from corten.build.placing import Placing
 from corten.build.progress import Progress
 from corten.build.results import Result, Results
 from corten.build.run_mounts import RunMounts, Secret
 from corten.build.selection import SelectionError
 from corten.build.stages import Containerfile, Stage, dependencies, needed
-from corten.build.trees import Context, Tree, identity_of, numbers_of, owner_of
-from corten.build.views import View, make_layer
+from corten.build.trees import Context, Tree, identity_of, owner_of
+from corten.build.views import make_layer
 from corten.errors import Error, InvalidInput, NotFound
 from corten.images.layers.commit import commit
 from corten.images.manifests import own_platform
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from corten.build.host_settings import HostSettings
+    from corten.build.instructions import Instruction
     from corten.engine.mounts import MountOption
     from corten.images.references import Reference
     from corten.images.registry.watching import Watcher
@@ -153,7 +156,7 @@ class Builder:
         try:
             return built_of(self.find_image(stage.base))
         except Error as error:
-            raise BuildFailed(file.name, stage.begin.line, "FROM", str(error)) from None
+            raise BuildFailed(file.name, stage.begin.line, stage.begin.word, str(error)) from None
 
     def find_image(self, text: str) -> Image:
         """An image by its name. NotFound, InvalidInput."""
@@ -253,7 +256,7 @@ class _StageWorker:
         except running.Failed as failure:
             output = b"".join(self._last).decode(errors="replace")
             last = output.strip().rpartition("\n")[2] if self._builder.progress.silent else ""
-            why = f"{_command(step)}: {failure}" + (f": {last}" if last else "")
+            why = f"{_short(at)}: {failure}" + (f": {last}" if last else "")
             raise BuildFailed(self._file.name, at.line, at.word, why, output) from None
         except Error as error:
             raise BuildFailed(self._file.name, at.line, at.word, str(error)) from None
@@ -320,13 +323,17 @@ class _StageWorker:
         builder, epoch = self._builder, self._builder.options.epoch
         origin = self._source_of(step.from_) if step.from_ else builder.context
         tree, context = (origin, None) if isinstance(origin, Tree) else (None, origin)
-        with placing.Gathered(step, context, tree, builder.home) as gathered:
+        with Gathered(step, context, tree, builder.home) as gathered:
             owner = self._owner(step, tree is not None)
             key = keys.copy_key(self._below, step, [source.digest for source in gathered.sources], owner, epoch)
 
             def do(draft: str) -> tuple[Layer | None, int]:
                 lowers = builder.tree(() if step.link else self.built.layers).lowers
-                upper = placing.place(step, gathered, lowers, draft, owner, builder.now(), epoch)
+                wanted = Placing(
+                    step, gathered.sources, tree.lowers if tree else (), context is not None, lowers, draft, owner,
+                    builder.now(), epoch,
+                )  # fmt: skip
+                upper = inside.call("corten.build.placing:place", (wanted,), gathered.descriptors)
                 return builder.layer_of(upper), builder.now()
 
             begin(key)
@@ -335,23 +342,19 @@ class _StageWorker:
     def _owner(self, step: CopyStep, from_tree: bool) -> tuple[int, int] | None:
         if not step.chown:
             return None if from_tree else (0, 0)
-        numbers = numbers_of(step.chown)
-        if numbers is not None:
-            return numbers
-        with View(self._builder.tree(self.built.layers).lowers) as view:
-            return owner_of(view.fd, step.chown)
+        return owner_of(self._builder.tree(self.built.layers).lowers, step.chown)
 
     def _directory(self, step: DirectoryStep, begin: Callable[[str], None]) -> Result:
         builder = self._builder
         owner = (0, 0)
         if step.user not in ("", "0", "root"):
-            with View(builder.tree(self.built.layers).lowers) as view:
-                owner = identity_of(view.fd, step.user, "USER")
+            owner = identity_of(builder.tree(self.built.layers).lowers, step.user, "USER")
         key = keys.directory_key(self._below, step, owner, builder.options.epoch)
 
         def do(draft: str) -> tuple[Layer | None, int]:
             lowers = builder.tree(self.built.layers).lowers
-            upper = placing.make_directory(step, lowers, draft, owner, builder.now())
+            arguments = (step, lowers, draft, owner, builder.now())
+            upper = inside.call("corten.build.placing:make_directory", arguments)
             return builder.layer_of(upper) if upper else None, builder.now()
 
         begin(key)
@@ -383,7 +386,7 @@ def _time(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def _command(step: object) -> str:
-    assert isinstance(step, RunStep)
-    words = " ".join((step.argv[-1] if step.argv else "the script").split())
+def _short(one: Instruction) -> str:
+    """An instruction without its name, as far as a line takes it."""
+    words = " ".join(one.text.split()[1:])
     return words if len(words) <= 80 else f"{words[:79]}…"

@@ -15,7 +15,7 @@ from corten.images.store import once
 from corten.images.store.images import Layer, Store
 from corten.json_text import dumps, loads
 from corten.records import Record
-from corten.runtime.removal import remove_tree
+from corten.runtime.removal import remove_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Results:
             work = f"{draft}/work"
             os.mkdir(work, 0o700)
             layer, created = do(work)
-            remove_tree(work)
+            remove_all(work)
             data = {"layer": _plain(layer) if layer else None, "created": created}
             with open(f"{draft}/result", "x", encoding="utf-8") as file:
                 file.write(dumps(data))

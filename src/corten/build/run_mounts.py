@@ -10,10 +10,11 @@ from __future__ import annotations
 import fcntl
 import os
 
+from corten.build import inside
 from corten.build.copying import Manner, Writer
 from corten.build.ignore import Ignore
-from corten.build.selection import SelectionError, digest, select
-from corten.build.trees import Context, Tree, below, number_fields
+from corten.build.selection import Entry, SelectionError, digest, select
+from corten.build.trees import Context, Tree, number_fields
 from corten.engine.mounts import MountOption
 from corten.errors import InvalidInput
 from corten.images.root_source import Layer
@@ -107,7 +108,7 @@ class RunMounts:
         origin = self._origin(fields)
         if isinstance(origin, Tree):
             try:
-                place = below(origin, source)
+                place = inside.call("corten.build.trees:below", (origin, source))
             except OSError:
                 raise SelectionError(f"{fields['from']} has no {source}") from None
             if isinstance(place, str):
@@ -120,16 +121,7 @@ class RunMounts:
         writable = fields.get("rw", "false").lower() in ("true", "1")
         writable = writable or fields.get("readonly", "true").lower() in ("false", "0")
         if writable or context.ignore != Ignore():
-            os.mkdir(draft, 0o755)
-            fd = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                writer = Writer(fd, Manner())
-                name = "/tree" if entries and entries[0].is_directory else "/"
-                writer.put(context.fd, entries, name)
-                writer.finish()
-            finally:
-                os.close(fd)
-            place = f"{draft}/tree" if name == "/tree" else f"{draft}/{entries[0].target}"
+            place = inside.call("corten.build.run_mounts:copied", (entries, draft), (context.fd,))
         else:
             place = os.path.join(context.path, entries[0].source) if entries[0].source else context.path
         self.options.append(MountOption("bind", target, place, read_only=not writable))
@@ -160,8 +152,7 @@ class RunMounts:
         os.makedirs(self._caches, 0o700, exist_ok=True)
         draft = f"{self._caches}/.{os.urandom(8).hex()}"
         os.mkdir(draft)
-        os.chown(draft, uid, gid)
-        os.chmod(draft, 0o755 if mode is None else mode)
+        inside.call("corten.build.run_mounts:give", (draft, uid, gid, 0o755 if mode is None else mode))
         try:
             os.rename(draft, path)
         except OSError:  # somebody else was first, and has put something in
@@ -193,9 +184,28 @@ class RunMounts:
             view = memoryview(value)
             while view:
                 view = view[os.write(fd, view) :]
-            os.fchown(fd, uid, gid)
-            os.fchmod(fd, 0o400 if mode is None else mode)
         finally:
             os.close(fd)
+        inside.call("corten.build.run_mounts:give", (draft, uid, gid, 0o400 if mode is None else mode))
         target = fields.get("target") or f"/run/secrets/{name}"
         self.options.append(MountOption("bind", target, draft, read_only=True))
+
+
+def copied(entries: tuple[Entry, ...], draft: str, root: int) -> str:
+    """Entries of a root copied into a directory that is made for them; the path of the copy of what was selected."""
+    os.mkdir(draft, 0o755)
+    fd = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        writer = Writer(fd, Manner())
+        directory = entries[0].is_directory
+        writer.put(root, entries, "/tree" if directory else "/")
+        writer.finish()
+    finally:
+        os.close(fd)
+    return f"{draft}/tree" if directory else f"{draft}/{entries[0].target}"
+
+
+def give(path: str, uid: int, gid: int, mode: int) -> None:
+    """Make a file or directory somebody's, by the container's numbers."""
+    os.chown(path, uid, gid)
+    os.chmod(path, mode)

@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 import threading
 
+from corten.build import inside
 from corten.build.evaluate import DEFAULT_PATH
 from corten.build.failures import Cancelled
-from corten.build.stubs import remove_stubs
-from corten.build.views import View
 from corten.engine.container import DEVNULL, Container, start_with
 from corten.engine.mounts import MountOption
 from corten.engine.options import RunOptions
@@ -105,8 +104,7 @@ def run(
     targets = (*_MADE, *(option.target for option in options), *(layer.target for layer in mounts.layers))
     _run(settings, RootSource(lowers, layers=tuple(mounts.layers)), running, output)
     upper = f"{draft}/layer/upper"
-    with View(lowers) as below:
-        remove_stubs(upper, below.fd, targets)
+    inside.call("corten.build.stubs:remove_stubs", (upper, lowers, targets))
     return upper
 
 

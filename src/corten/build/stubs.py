@@ -10,14 +10,22 @@ import os
 import posixpath
 import stat
 
+from corten.build.views import View
+from corten.linux import paths
+
 OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 
 
-def remove_stubs(upper: str, lower: int, targets: tuple[str, ...]) -> None:
-    """Tidy a layer. upper: its directory; lower: descriptor of the root without it; targets: where was mounted.
+def remove_stubs(upper: str, lowers: tuple[str, ...], targets: tuple[str, ...]) -> None:
+    """Tidy a layer. upper: its directory; lowers: those below, topmost first; targets: where was mounted.
 
     Nothing is followed: a name below `upper` that is a link has been made by the container.
     """
+    with View(lowers) as view:
+        _remove_stubs(upper, view.fd, targets)
+
+
+def _remove_stubs(upper: str, lower: int, targets: tuple[str, ...]) -> None:
     above: dict[str, None] = {}
     for target in sorted(targets, key=lambda one: -one.count("/")):
         path = target.strip("/")
@@ -39,6 +47,7 @@ def remove_stubs(upper: str, lower: int, targets: tuple[str, ...]) -> None:
     root = os.stat(".", dir_fd=lower)
     os.chmod(upper, stat.S_IMODE(root.st_mode))
     os.chown(upper, root.st_uid, root.st_gid)
+    os.utime(upper, ns=(root.st_mtime_ns, root.st_mtime_ns))
 
 
 def _is_below(upper: str, path: str) -> bool:
@@ -55,8 +64,6 @@ def _is_below(upper: str, path: str) -> bool:
 
 
 def _exists(lower: int, path: str) -> os.stat_result | None:
-    from corten.linux import paths
-
     try:
         fd = paths.open_in_root(lower, path, os.O_PATH | os.O_NOFOLLOW)
     except OSError:

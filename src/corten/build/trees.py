@@ -113,18 +113,19 @@ def _is_opaque(path: str) -> bool:
     return False
 
 
-def text_of(root: int, path: str) -> str:
-    """A small file of a root, empty if there is none."""
-    try:
-        fd = paths.open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return ""
-    try:
-        return os.read(fd, 1 << 20).decode(errors="replace")
-    except OSError:
-        return ""
-    finally:
-        os.close(fd)
+def text_of(lowers: tuple[str, ...], path: str) -> str:
+    """A small file that anybody may read, from the topmost layer that has it; empty if none does."""
+    for lower in lowers:
+        top = os.open(lower, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fd = paths.open_in_root(top, path, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            continue
+        finally:
+            os.close(top)
+        with open(fd, "rb", buffering=0) as file:
+            return (file.read(1 << 20) or b"").decode(errors="replace")
+    return ""
 
 
 def numbers_of(words: str) -> tuple[int, int] | None:
@@ -135,16 +136,16 @@ def numbers_of(words: str) -> tuple[int, int] | None:
     return int(uid), int(gid or uid)
 
 
-def owner_of(root: int, words: str) -> tuple[int, int]:
+def owner_of(lowers: tuple[str, ...], words: str) -> tuple[int, int]:
     """`USER[:GROUP]` as numbers, by the files of a root; a number alone is user and group. InvalidInput."""
-    return numbers_of(words) or identity_of(root, words, "--chown")
+    return numbers_of(words) or identity_of(lowers, words, "--chown")
 
 
-def identity_of(root: int, user: str, label: str) -> tuple[int, int]:
+def identity_of(lowers: tuple[str, ...], user: str, label: str) -> tuple[int, int]:
     """Who `USER[:GROUP]` is, as (uid, gid), by the files of a root. label: for errors, which are InvalidInput."""
     from corten.engine.users import resolve_user
 
-    found = resolve_user(user, text_of(root, "/etc/passwd"), text_of(root, "/etc/group"), (), label)
+    found = resolve_user(user, text_of(lowers, "/etc/passwd"), text_of(lowers, "/etc/group"), (), label)
     return found.uid, found.gid
 
 

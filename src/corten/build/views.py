@@ -9,6 +9,7 @@ import os
 import threading
 
 from corten.linux import mounts, syscalls
+from corten.runtime.steps.root import in_user_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +54,9 @@ class View:
 def _overlay(lowers: tuple[str, ...], layer: str) -> int:
     """A detached overlay. Up to Linux 6.4 all lower directories are one option, which fsconfig(2) bounds."""
     attributes = 0 if layer else mounts.RDONLY
-    writes = (f"upperdir={layer}/upper", f"workdir={layer}/work") if layer else ()
+    # In a user namespace only user.* attributes may be written or read.
+    extra = ("userxattr",) if in_user_namespace() else ()
+    writes = (f"upperdir={layer}/upper", f"workdir={layer}/work", *extra) if layer else extra
     opened = []
     try:
         opened += [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in lowers]

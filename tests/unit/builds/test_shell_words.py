@@ -6,7 +6,7 @@ import shlex
 import subprocess
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corten.build.shell_words import WordError, expand, expand_words, split
@@ -101,6 +101,7 @@ def test_anything_is_read_or_refused(text: str) -> None:
     split(text)
 
 
+@settings(deadline=None)  # each example starts a shell
 @given(
     st.text("ab./", max_size=8),
     st.sampled_from(["#", "##", "%", "%%"]),

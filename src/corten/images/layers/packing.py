@@ -26,12 +26,33 @@ if TYPE_CHECKING:
 KINDS = ("gzip", "zstd", "none")
 
 
+_BLOCK = 1 << 18
+
+
 class _Plain:
     def compress(self, data: bytes) -> bytes:
         return data
 
     def flush(self) -> bytes:
         return b""
+
+
+class _Blocks:
+    """Hands a packer pieces of one size, for what it makes of the same bytes depends on the pieces they come in."""
+
+    def __init__(self, packer: Packer) -> None:
+        self._packer, self._waiting = packer, bytearray()
+
+    def compress(self, data: bytes) -> bytes:
+        waiting = self._waiting
+        waiting += data
+        whole = len(waiting) - len(waiting) % _BLOCK
+        packed = [self._packer.compress(bytes(waiting[at : at + _BLOCK])) for at in range(0, whole, _BLOCK)]
+        del waiting[:whole]
+        return b"".join(packed)
+
+    def flush(self) -> bytes:
+        return self._packer.compress(bytes(self._waiting)) + self._packer.flush()
 
 
 def packer(kind: str) -> Packer:
@@ -41,13 +62,13 @@ def packer(kind: str) -> Packer:
     if kind == "gzip":
         from isal import isal_zlib
 
-        return isal_zlib.compressobj(level=3, wbits=31)  # no name and no time in the header
+        return _Blocks(isal_zlib.compressobj(level=3, wbits=31))  # no name and no time in the header
     if kind == "zstd":
         if sys.version_info >= (3, 14):
             from compression import zstd
 
-            return zstd.ZstdCompressor(level=3)
+            return _Blocks(zstd.ZstdCompressor(level=3))
         import zstandard
 
-        return zstandard.ZstdCompressor(level=3).compressobj()
+        return _Blocks(zstandard.ZstdCompressor(level=3).compressobj())
     raise InvalidInput(f"compression {kind!r}: is none of {', '.join(KINDS)}")

@@ -1,0 +1,108 @@
+"""`corten.Image` built and run, on a base of busybox; and once on a real Debian, with packages."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import corten
+from builds.conftest import BASE
+from corten.build.bootstrap import PACKAGES
+from corten.images.store.images import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture
+def base(context: Path, command: Callable[..., subprocess.CompletedProcess[str]]) -> corten.Image:
+    (context / "Containerfile").write_text(BASE)
+    done = command("build", "-q", "-t", "tests/busybox:1", str(context))
+    assert done.returncode == 0, done.stderr
+    return corten.Image("tests/busybox:1")
+
+
+def test_steps_and_local_files(base: corten.Image, tmp_path: Path) -> None:
+    (tmp_path / "app/skipped").mkdir(parents=True)
+    (tmp_path / "app/f").write_text("one")
+    image = (
+        base.run("echo $A > /a", env={"A": "1 2"})
+        .env(B="$x 'y'")
+        .workdir("/w")
+        .add_local_dir(tmp_path / "app", "/copied", copy=True, ignore=["skipped"])
+        .add_local_dir(tmp_path / "app", "/shown")
+        .cmd(["sh", "-c", 'cat /a; echo "$B"; pwd; ls /copied'])
+    )
+    digest = image.build()
+    assert corten.run(image).stdout == "1 2\n$x 'y'\n/w\nf\n"
+    (tmp_path / "app/f").write_text("two")
+    shown = corten.run(image, ["sh", "-c", "cat /shown/f /copied/f; echo x > /shown/f"])
+    assert (shown.stdout, shown.exit_code) == ("twotwo", 1)
+    assert image.build() != digest
+    (tmp_path / "app/f").write_text("one")
+    assert image.build() == digest
+
+
+def test_a_step_that_fails_says_what_it_printed(base: corten.Image) -> None:
+    with pytest.raises(corten.BuildFailed) as caught:
+        base.run("true", "echo first; echo last words; exit 3").build()
+    assert str(caught.value) == (
+        "Image:2: RUN: echo first; echo last words; exit 3: exited with code 3: last words"
+    )
+    assert caught.value.output == "first\nlast words\n"
+
+
+def test_a_containerfile_as_base(base: corten.Image, context: Path) -> None:
+    (context / "Containerfile").write_text("FROM tests/busybox:1\nARG A\nENV A=$A\n")
+    image = corten.Image.from_containerfile(context, build_args={"A": "given"}).run("echo $A > /a")
+    assert corten.run(image, ["cat", "/a"]).stdout == "given\n"
+
+
+def wheel(directory: Path) -> None:
+    """A package of one module, put together by hand."""
+    directory.mkdir()
+    about = "tiny-1.0.dist-info"
+    with zipfile.ZipFile(directory / "tiny-1.0-py3-none-any.whl", "w") as archive:
+        archive.writestr("tiny.py", "ANSWER = 42\n")
+        archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/RECORD", f"tiny.py,,\n{about}/METADATA,,\n{about}/WHEEL,,\n{about}/RECORD,,\n")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_debian_and_python_packages(home: Path, tmp_path: Path) -> None:
+    """The same packages give the same digest, in two homes at once; then pip on top of it."""
+    words = [f"{Path(sys.executable).parent}/corten", "image", "bootstrap", "-q", "--packages", "python3"]
+    words.append("debian:bookworm")
+    other = subprocess.Popen(
+        words, stdout=subprocess.PIPE, text=True, env={**os.environ, "CORTEN_HOME": f"{tmp_path}/other"}
+    )
+    first = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
+    second, _ = other.communicate()
+    assert (first.returncode, other.returncode) == (0, 0)
+    assert first.stdout == second
+    found = Store(str(home)).find("debian:bookworm")
+    assert found is not None
+    assert found.digest == second.strip()
+    assert "python3=3.11" in found.manifest.annotations[PACKAGES]
+
+    wheel(tmp_path / "wheels")
+    image = corten.Image("debian:bookworm").pip_install(
+        "tiny", find_links=f"{tmp_path}/wheels", extra_options="--no-index"
+    )
+    with pytest.raises(corten.BuildFailed, match="No matching distribution found for tiny"):
+        image.build()  # the directory is not in the image
+    image = (
+        corten.Image("debian:bookworm")
+        .add_local_dir(tmp_path / "wheels", "/wheels", copy=True)
+        .pip_install("tiny", find_links="/wheels", extra_options="--no-index")
+    )
+    result = corten.run(image, ["python", "-c", "import tiny, sys; print(tiny.ANSWER, sys.prefix)"])
+    assert result.stdout == "42 /opt/venv\n", result.stderr
