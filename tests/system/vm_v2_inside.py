@@ -15,6 +15,7 @@ import pytest
 
 import corten
 import small_root
+from corten import views
 from corten.linux.cgroup import layout
 from corten.linux.cgroup.group import Group
 
@@ -155,6 +156,29 @@ def test_the_account_has_pressure_and_use() -> None:
     assert result.usage.cpu_seconds > 0
     assert result.usage.pids_peak is not None
     assert result.usage.io_write_bytes is not None
+
+
+def test_the_tree_is_seen_with_the_limit_that_holds() -> None:
+    with small_root.start("echo up; sleep 60", name="seen", memory="64m", pids=9, cpus=0.5) as container:
+        small_root.line(container)
+        (tree,) = views.cgroups().trees
+        assert (tree.version, tree.mount) == (2, str(TREE))
+        assert {str(TREE) + path.rstrip("/") for path in tree.vertices} == {str(TREE), *groups()}
+        own = group_of(container).dirs[0].path.removeprefix(str(TREE))
+        (node,) = [node for node in tree.nodes if node.container == "seen"]
+        assert node.path == own
+        for resource, limit in (("memory", 64 * MIB), ("pids", 9), ("cpu", 0.5)):
+            held = tree.holds(resource)[own]
+            assert (held.value, held.at) == (limit, own)
+            assert node.figures[resource].use is not None
+        assert {name for name, figures in node.figures.items() if figures.pressure is not None} == {
+            "cpu", "memory", "io"}  # fmt: skip
+        memory = tree.own_use("memory")
+        assert all(value is None or value >= -MIB for value in memory.values())
+        found = views.namespaces()
+        assert [name for name, pids in found.containers if container.pid in pids] == ["seen"]
+        # what an ordinary user may not look at is unknown, and only that
+        assert bool(found.unknown) == (not ROOT)
 
 
 def test_a_group_of_ones_choice() -> None:

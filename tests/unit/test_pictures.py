@@ -187,10 +187,18 @@ def test_a_box_for_each_set_of_processes_that_share_everything() -> None:
     assert looks == [{}, {"net 1": "group1", "pid": "own"}, {"net 1": "group1", "mnt": "own"}]
 
 
-def test_boxes_lie_in_their_user_namespace() -> None:
-    (top,) = sharing_picture.of(machine((2, {}), (1, {"user": 2}))).boxes
-    assert [box.title for box in top.inside] == ["the machine", "user namespace 2"]
-    assert [box.inside != () for box in top.inside] == [False, True]
+def test_boxes_lie_in_their_user_namespace_if_there_are_several() -> None:
+    lanes = [(2, {}), (1, {"user": 2}), (1, {"user": 2, "net": 2}), (1, {"user": 3})]
+    (top,) = sharing_picture.of(machine(*lanes)).boxes
+    assert [len(box.inside) for box in top.inside] == [0, 0, 2]
+    assert [box.title for box in top.inside if box.inside] == ["user namespace 2"]
+    alone = sharing_picture.of(machine((2, {}), (1, {"user": 3}))).boxes[0].inside
+    assert [{chip.text for chip in box.chips if chip.role == "own"} for box in alone] == [set(), {"user"}]
+
+
+def test_what_all_is_compared_with_is_the_machine_and_not_the_largest_container() -> None:
+    picture = sharing_picture.of(machine((2, {}), (5, {"pid": 2, "net": 2}), containers={"web": {3, 4, 5, 6, 7}}))
+    assert [box.title for box in picture.boxes] == ["the machine", "web"]
 
 
 def test_too_many_boxes_are_drawn_as_one_of_each_make() -> None:

