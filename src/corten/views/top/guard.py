@@ -58,6 +58,8 @@ def _child(draw: Callable[[], None], parent: int) -> int:
 
     for number in _ENDING:
         signal.signal(number, end)
+    # If the guard is killed the shell takes the terminal back at once, and setting it back must still be possible.
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     process.die_with_parent(signal.SIGTERM)
     if os.getppid() != parent:
         return 128 + signal.SIGTERM

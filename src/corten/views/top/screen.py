@@ -22,6 +22,8 @@ _ESCAPE, _ENTER, _BACKSPACE = (27,), (10, 13, curses.KEY_ENTER), (8, 127, curses
 def show(interval: float) -> None:
     """Show the live view until `q`. `Unsupported`: the terminal is not known."""
     os.environ.setdefault("ESCDELAY", "25")  # milliseconds: a lone Esc is not the beginning of an arrow key
+    for name in ("COLUMNS", "LINES"):  # curses would believe them; the terminal knows better, also when it changes
+        os.environ.pop(name, None)
     try:
         window = curses.initscr()
     except curses.error as error:
@@ -32,7 +34,10 @@ def show(interval: float) -> None:
         window.keypad(True)
         _Screen(window, interval).run()
     finally:
-        curses.endwin()
+        try:
+            curses.endwin()
+        except curses.error:
+            pass  # the terminal has gone, and with it what there was to put back
 
 
 class _Screen:
@@ -90,6 +95,7 @@ class _Screen:
 
     def press(self, key: int) -> None:
         if key == curses.KEY_RESIZE:
+            self.window.clear()  # the terminal has moved its lines about: draw all of them anew
             return
         if self.state.prompt:
             self.type(key)
