@@ -16,7 +16,7 @@ from corten.engine.container import plan_for
 from corten.engine.options import make
 from corten.errors import NotFound
 from corten.linux import inspect
-from corten.views.compare import Comparison, compare
+from corten.views.comparing import Comparison, compare
 from ordinary_user import User
 
 TYPE_CHECKING = False

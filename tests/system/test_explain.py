@@ -145,6 +145,19 @@ def test_what_a_user_may_not_see_is_unknown(user: User) -> None:
         assert "files           unknown" in page
 
 
+def test_a_container_cannot_write_on_the_screen(command: Command, tmp_path: Path) -> None:
+    evil = tmp_path / "a\x1b[2J\nb"
+    evil.mkdir()
+    with small_root.start(UP, mounts=[f"type=bind,src={tmp_path},dst=/data"], cap_add=["SYS_ADMIN"]) as box:
+        assert small_root.line(box) == "up"
+        (program,) = inspect.children(box.pid)
+        inside = ["nsenter", "-t", str(program), "-m", "mount", "--bind", "/data/a\x1b[2J\nb", "/data/a\x1b[2J\nb"]
+        subprocess.run(inside, check=True)
+        page = command("explain", box.id).stdout
+        assert "a?[2J?b" in page
+        assert all(line.isprintable() for line in page.splitlines())
+
+
 def test_bad_input(command: Command) -> None:
     with subprocess.Popen(["true"]) as gone:
         gone.wait()

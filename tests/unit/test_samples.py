@@ -84,3 +84,15 @@ def test_bad_pictures(tmp_path: Path) -> None:
     with pytest.raises(Error, match="cannot write"):
         plot(series, str(tmp_path / "a.png"))
     assert [one.name for one in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_public_views_are_not_hidden_by_modules() -> None:
+    import importlib
+    import pkgutil
+
+    from corten import views
+
+    for module in pkgutil.iter_modules(views.__path__):
+        assert module.name not in views.__all__
+    for name in views.__all__:
+        assert callable(getattr(importlib.import_module("corten.views"), name))

@@ -27,6 +27,7 @@ COMMANDS = {
     "plan": ("corten.cli.plan", "Show what 'run' would do, step by step"),
     "run": ("corten.cli.run", "Run a command in a new container"),
     "stats": ("corten.cli.stats", "Show or draw what containers use"),
+    "top": ("corten.cli.top", "Watch containers live: processes, limits, pressure"),
 }
 
 # What docker and podman call the commands of `corten image`.

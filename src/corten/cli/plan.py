@@ -60,7 +60,7 @@ def run(words: Sequence[str]) -> int:
 
 def _compare(plan: Plan, other: str, as_json: bool) -> int:
     from corten.engine import listing
-    from corten.views.compare import compare
+    from corten.views.comparing import compare
 
     found = compare(plan, listing.process(other)[0])
     if as_json:

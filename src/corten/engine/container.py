@@ -12,15 +12,12 @@ import threading
 import time
 
 from corten.engine import options as options_module
-from corten.engine.facts import host_facts
 from corten.engine.home import sweep_once
 from corten.engine.options import RunOptions
 from corten.engine.prepare import Prepared, prepare
-from corten.engine.resources import resources
 from corten.engine.result import Result, error_of, result_of
 from corten.errors import Error, InvalidInput
 from corten.linux import pidfd, signals, sockets
-from corten.linux.cgroup import resources as limits
 from corten.linux.cgroup import usage
 from corten.linux.cgroup.group import Group
 from corten.linux.cgroup.usage import Usage as GroupUsage
@@ -236,17 +233,13 @@ class Container:
         Unsupported: it has no control group, or the kernel cannot; KernelError: the kernel refused, for example a
         memory limit below what is in use.
         """
-        wanted = options_module.make(
-            "host", memory=memory, cpus=cpus, pids=pids, memory_reservation=memory_reservation, memory_swap=memory_swap
-        )
+        from corten.engine.resizing import resize
+
         group = self._plan.group
         if group is None:
             raise Error(f"container {self.id} has no control group: start it with a limit")
-        changes = resources(wanted, host_facts(wanted)).replace(devices=())
-        if changes.memory and memory_swap is None and self._prepared.options.memory_swap is not None:
-            changes = changes.replace(memory=changes.memory.replace(swap=None))
-        for write in limits.writes(changes, group, limits.now(group)):
-            group.apply(write)
+        resize(group, self._prepared.options.memory_swap is not None, memory=memory, cpus=cpus, pids=pids,
+               memory_reservation=memory_reservation, memory_swap=memory_swap)  # fmt: skip
 
     def stats(self) -> GroupUsage:
         """What it uses now. Error: it has no control group, or has ended."""

@@ -3,6 +3,10 @@
     from corten import views
     views.namespaces().partition("net").classes     # who shares a network
     views.cgroups().tree("memory").hot()            # which groups are near a limit
+    views.explain(4242)                             # what a process has of its own and what it shares
+    views.compare(plan, 4242).differences           # what of a plan it does not have
+    views.plot(views.record("box"), "box.svg")      # CPU, memory, pressure and events over time
+    views.examine().exit_status                     # whether this machine has what containers need
 
 Rule: a view reads, shows, and changes nothing. What it could not read it shows as unknown; it never guesses.
 """
@@ -21,18 +25,34 @@ _HOMES = {
     "Holds": ("trees", "Holds"),
     "Node": ("trees", "Node"),
     "Tree": ("trees", "Tree"),
+    "compare": ("comparing", "compare"),
+    "Comparison": ("comparing", "Comparison"),
+    "examine": ("doctor.examine", "examine"),
+    "Report": ("doctor.abilities", "Report"),
+    "explain": ("explaining", "explain"),
+    "Explanation": ("explaining", "Explanation"),
+    "record": ("samples", "record"),
+    "Series": ("samples", "Series"),
+    "plot": ("plotting", "plot"),
 }
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from corten.views.comparing import Comparison, compare
+    from corten.views.doctor.abilities import Report
+    from corten.views.doctor.examine import examine
+    from corten.views.explaining import Explanation, explain
     from corten.views.partition import Partition
+    from corten.views.plotting import plot
+    from corten.views.samples import Series, record
     from corten.views.sharing import Namespace, Namespaces
     from corten.views.sharing import read as namespaces
     from corten.views.tree_reading import read as cgroups
     from corten.views.trees import Figures, Forest, Holds, Node, Tree
 
 __all__ = [
-    "Figures", "Forest", "Holds", "Namespace", "Namespaces", "Node", "Partition", "Tree", "cgroups", "namespaces",
+    "Comparison", "Explanation", "Figures", "Forest", "Holds", "Namespace", "Namespaces", "Node", "Partition", "Report",
+    "Series", "Tree", "cgroups", "compare", "examine", "explain", "namespaces", "plot", "record",
 ]  # fmt: skip
 
 

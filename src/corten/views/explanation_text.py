@@ -175,7 +175,8 @@ def _count(number: int | None, what: str) -> str:
 def _wrapped(head: str, words: str, width: int) -> list[str]:
     import textwrap
 
-    lines = textwrap.wrap(words, max(width - len(head), 20)) or [""]
+    # Paths and names come from the container: they must not move the cursor.
+    lines = textwrap.wrap(printable(words), max(width - len(head), 20)) or [""]
     return [head + lines[0], *(" " * len(head) + line for line in lines[1:])]
 
 

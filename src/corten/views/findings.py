@@ -9,6 +9,7 @@ from corten.linux.inspect import MountPoint, Status
 from corten.records import Record
 from corten.runtime.plan import Plan
 from corten.runtime.steps.layer import Claim
+from corten.views.processes import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ class Finding(Record):
         """For people."""
         mark = {True: "same   ", False: "DIFFERS", None: "unknown"}[self.agrees]
         if self.agrees:
-            return f"{mark}  {self.about}: {self.found}"
-        return f"{mark}  {self.about}: promised {self.promised}, found {self.found}"
+            return printable(f"{mark}  {self.about}: {self.found}")
+        return printable(f"{mark}  {self.about}: promised {self.promised}, found {self.found}")
 
 
 def found(about: str, promised: object, there: object) -> Finding:
