@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import small_root
+
 _LEFT_OUT = shutil.ignore_patterns(
     "test", "tests", "site-packages", "dist-packages", "__pycache__", "idlelib", "config-*", "*.a", "tkinter",
     "ensurepip",
@@ -63,6 +65,7 @@ def _make(target: Path, prefix: str, executable: str) -> None:
     shutil.copy(executable, home / "bin/python3")
     if not (target / "usr/bin/python3").exists():
         (target / "usr/bin/python3").symlink_to(f"{prefix}/bin/python3")
+    shutil.copy(small_root.BUSYBOX, target / "usr/bin/sh")
     for library in _libraries(executable, home / "lib"):
         if not library.startswith(prefix):
             place = target / os.path.realpath(os.path.dirname(library)).lstrip("/") / os.path.basename(library)

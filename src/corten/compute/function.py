@@ -143,6 +143,7 @@ class Function(Generic[P, R]):
         """The lane of its calls, opened at the first one."""
         with self._lock:
             if self._packed is None:
+                self.options = function_options.make(self.name, function_options.built(self._given))
                 self._packed = pack_function(self._function, with_source=self.options.run.image != "host")
             own = lanes()
             if self._lane is None or self._lane.closed or self._lane_owner is not own:

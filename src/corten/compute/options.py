@@ -63,6 +63,10 @@ def make(name: str, given: dict[str, Any]) -> FunctionOptions:
     """Options as a person gave them. `InvalidInput` in one line that names the option."""
     given = {key: value for key, value in given.items() if value is not None}
     image = given.pop("image", "host")
+    if not isinstance(image, str):
+        if not hasattr(image, "for_run"):
+            raise InvalidInput(f"{name}: image: {image!r} is neither a name nor a corten.Image")
+        image = "host"  # until it is built, see `built`
     cpus = _bounds("cpus", given.pop("cpus", 1), _cpus)
     memory = given.pop("memory", DEFAULT_MEMORY)
     auto = memory == "auto"
@@ -98,6 +102,15 @@ def limit(options: FunctionOptions) -> int:
     """How many such containers this machine could run at once, with nothing else on it."""
     by_cpu = int(capacity.cpus() / (options.cpus[0] or 1.0))
     return max(1, min(by_cpu, capacity.total_memory() // (options.memory[0] or 1)))
+
+
+def built(given: dict[str, Any]) -> dict[str, Any]:
+    """Options whose image is a name: a `corten.Image` is built if it has not been, and brings its mounts."""
+    image = given.get("image", "host")
+    if isinstance(image, str):
+        return given
+    name, mounts = image.for_run()
+    return {**given, "image": name, "mounts": [*mounts, *(given.get("mounts") or ())]}
 
 
 def _fit(name: str, cpus: float, memory: int | None) -> None:

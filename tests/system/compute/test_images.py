@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -112,6 +113,31 @@ def test_modules_and_pythons_that_are_missing(tmp_path: Path) -> None:
         corten.function(image=str(old))(there).remote(1)
     with pytest.raises(corten.InvalidInput, match="does not look like a root"):
         corten.function(image=str(tmp_path))(there).remote(1)
+
+
+def test_images_by_name_and_as_they_are_described(home: Path, tmp_path: Path) -> None:
+    root, version = python_root.shared()
+    archive = tmp_path / "root.tar"
+    subprocess.run(["tar", "-C", root, "-cf", archive, "."], check=True)
+    corten_command = Path(sys.executable).parent / "corten"
+    subprocess.run([corten_command, "image", "import", archive, "some-python"], check=True, capture_output=True)
+    try:
+        assert corten.function(image="some-python")(there).remote(1)["python"] == version
+        (tmp_path / "shown").write_text("from here")
+        image = corten.Image("some-python").run("echo made > /etc/made").env(COLOUR="red")
+        image = image.add_local_file(tmp_path / "shown", "/etc/shown")
+
+        @corten.function(image=image)
+        def look() -> tuple[str, ...]:
+            made, shown = (open(f"/etc/{name}").read() for name in ("made", "shown"))  # noqa: SIM115
+            return made, shown, os.environ["COLOUR"]
+
+        assert look.remote() == ("made\n", "from here", "red")
+    finally:
+        corten.shutdown()
+        subprocess.run([corten_command, "image", "rm", "some-python"], check=True, capture_output=True)
+    with pytest.raises(corten.InvalidInput, match=r"neither a name nor a corten\.Image"):
+        corten.function(image=3)(there)
 
 
 def test_as_an_ordinary_user() -> None:

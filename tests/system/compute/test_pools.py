@@ -11,6 +11,7 @@ import pytest
 
 import corten
 from corten.compute import lane as lanes
+from corten.compute import lanes as zygote_keeper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -159,6 +160,20 @@ def test_limits_follow_the_load_inside_their_bounds() -> None:
         resized = [event.reason for event in pool.events if event.what == "resize"]
     assert any(reason.startswith("memory") and "from 64 MiB to 128 MiB" in reason for reason in resized), resized
     assert any(reason.startswith("CPUs") and "throttled" in reason for reason in resized), resized
+
+
+def test_a_zygote_that_nobody_needs_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zygote_keeper, "_ZYGOTE_IDLE", 0.2)
+    with corten.Pool(work, idle=0.1) as pool:
+        assert pool.remote("") == 2
+        until(lambda: "corten:zygote" not in _children())
+        assert pool.remote("") == 2
+
+
+def _children() -> set[str]:
+    tasks = Path("/proc/self/task").iterdir()
+    pids = [pid for task in tasks for pid in (task / "children").read_text().split()]
+    return {Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids}
 
 
 def test_a_forked_copy_of_the_process_has_containers_of_its_own() -> None:
