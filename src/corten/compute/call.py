@@ -6,8 +6,6 @@ import itertools
 import threading
 from concurrent.futures import Future
 
-from corten.errors import Cancelled, Error, InvalidInput
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -257,17 +255,3 @@ class CallOptions:
         forward: tuple[Callable[[str], object] | None, Callable[[str], object] | None] = (None, None),
     ) -> None:  # fmt: skip
         self.timeout, self.retries, self.generator, self.forward = timeout, retries, generator, forward
-
-
-def cancelled(call: Call) -> Cancelled:
-    """The error of a call that was cancelled."""
-    return Cancelled(f"{call.name} was cancelled")
-
-
-def lost(call: Call, why: Error) -> Error:
-    """The error of a call whose container could not be made."""
-    if isinstance(why, InvalidInput):
-        return InvalidInput(f"{call.name}: {why}")
-    return Error(f"{call.name}: its container could not be made: {why}")
-
-

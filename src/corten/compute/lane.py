@@ -12,14 +12,14 @@ import itertools
 import time
 from collections import deque
 
-from corten.compute import safe, scaling
-from corten.compute.call import Call, cancelled, lost
-from corten.compute.capacity import capacity, total_memory
-from corten.compute.ledger import Ledger
+from corten.compute import ends, safe, scaling
+from corten.compute.call import Call
+from corten.compute.capacity import total_memory
+from corten.compute.ledger import LEDGER
+from corten.compute.limits import Limits
 from corten.compute.worker import Kind, Worker
 from corten.compute.zygotes import Zygote
-from corten.engine.result import Result, size_words
-from corten.errors import Cancelled, ContainerFailed, Error, InvalidInput, Killed, OutOfMemory, TimedOut
+from corten.errors import Cancelled, Error, InvalidInput, OutOfMemory
 from corten.records import Record
 
 TYPE_CHECKING = False
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from corten.compute.inside.wire import Message
-    from corten.compute.lanes import Zygotes
+    from corten.compute.keeper import Keeper
     from corten.compute.loop import Loop
     from corten.compute.options import FunctionOptions
     from corten.compute.pickling import PackedFunction
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 
 _numbers = itertools.count(1)
 _TRIES_TO_START = 3
-_FOLLOW = 0.1
-"""Seconds between looks at calls whose limits may follow their load."""
-_HEADROOM = 1.25
 
 
 class Event(Record):
@@ -72,7 +69,7 @@ class Lane:
     """See the module. name: for people; most: containers with a call at once, None for what the machine has."""
 
     def __init__(
-        self, loop: Loop, zygotes: Zygotes, name: str, options: FunctionOptions, zygote_kind: ZygoteKind,
+        self, loop: Loop, keeper: Keeper, name: str, options: FunctionOptions, zygote_kind: ZygoteKind,
         least: int = 0, most: int | None = None, idle: float = 30.0,
     ) -> None:  # fmt: skip
         self.name, self.options = name, options
@@ -82,7 +79,7 @@ class Lane:
         self.closed = False
         self.functions: tuple[PackedFunction, ...] = ()
         self.bare_kind: Kind | None = None
-        self._loop, self._zygotes, self.zygote_kind = loop, zygotes, zygote_kind
+        self._loop, self._keeper, self.zygote_kind = loop, keeper, zygote_kind
         self.home: Home | None = None
         self.preparing = False
         self._backlog: deque[Call] = deque()
@@ -90,10 +87,9 @@ class Lane:
         self._ready: deque[Worker] = deque()
         self._last_call = 0.0
         self._failed_starts = 0
-        self._learned: int | None = None
         self._idle_timer = False
-        self._following = False
         self._braked = ""
+        self._limits = Limits(loop, options, self.note)
 
     # --- from any thread
 
@@ -173,12 +169,10 @@ class Lane:
         call.tries += 1
         LEDGER.begin(worker, worker.cpus or 0.0, self.options.memory[0] or 0)
         try:
-            wanted = call.memory or self._learned
-            if wanted and worker.memory and wanted > worker.memory:
-                self._set_memory(worker, wanted, "what was learned of earlier calls")
+            self._limits.prepare(worker, call)
             assert call.parcel is not None
             if call.function.key and call.function.key not in worker.known:
-                self._zygotes.introduce(worker, call.function)
+                self._keeper.introduce(worker, call.function)
             worker.send(call.parcel)
         except (Error, OSError) as error:
             worker.trouble = str(error)
@@ -186,9 +180,8 @@ class Lane:
             return
         if call.options.timeout is not None:
             worker.timer = self._loop.after(call.options.timeout, lambda: self._expire(worker, call))
-        if self.options.follows and not self._following:
-            self._following = True
-            self._loop.after(_FOLLOW, self._follow)
+        if self.options.follows:
+            self._limits.follow(self._workers)
 
     def _expire(self, worker: Worker, call: Call) -> None:
         if worker.call is call and worker.state == "busy":
@@ -202,7 +195,7 @@ class Lane:
         if call in self._backlog:
             self._backlog.remove(call)
             call.settle(None)
-        call.finish(error=cancelled(call))
+        call.finish(error=ends.cancelled(call))
         if call.worker is not None:
             call.worker.end()
         return True
@@ -325,9 +318,9 @@ class Lane:
         if worker in self._ready:
             self._ready.remove(worker)
         call, worker.call = worker.call, None
-        result, error = _outcome(worker, call)
+        result, error = ends.outcome(worker, call)
         if call is not None:
-            self._learn(call, result)
+            self._limits.learn(call, result)
             if not call.future.done() and call.worker is worker:
                 self._failed_in(worker, call, error)
             if call.worker in (worker, None) and call.future.done():
@@ -337,7 +330,9 @@ class Lane:
         self.step()
 
     def _failed_in(self, worker: Worker, call: Call, error: Error) -> None:
-        if isinstance(error, OutOfMemory) and self.options.memory_auto and self._more_memory(call, worker):
+        if isinstance(error, OutOfMemory) and not self.closed and self._limits.more_memory(call, worker):
+            call.worker = None
+            self._backlog.appendleft(call)
             return
         if not self._again(call, str(error)):
             self._finish(call, None, error)
@@ -358,76 +353,12 @@ class Lane:
         """No container can be had: every call that waits fails."""
         while self._backlog:
             call = self._backlog.popleft()
-            self._finish(call, None, lost(call, why))
+            self._finish(call, None, ends.lost(call, why))
             call.settle(None)
-
-    # --- memory that follows what calls need
-
-    def _learn(self, call: Call, result: Result | None) -> None:
-        if not self.options.memory_auto or result is None or not result.usage.memory_peak or result.oom_killed:
-            return
-        wanted = min(int(result.usage.memory_peak * _HEADROOM) + (16 << 20), self.options.memory[1] or 1 << 62)
-        if wanted > (self._learned or 0) and wanted > (self.options.memory[0] or 0):
-            self._learned = wanted
-            used = size_words(result.usage.memory_peak)
-            self.note("learn", f"{call.name} used {used}: later calls get {size_words(wanted)}")
-
-    def _more_memory(self, call: Call, worker: Worker) -> bool:
-        """Try a call that ran out of memory with twice as much, up to the bound."""
-        had = worker.memory or 0
-        wanted = min(had * 2, self.options.memory[1] or had)
-        if wanted <= had:
-            return False
-        call.memory = wanted
-        self._learned = max(self._learned or 0, wanted)
-        self.note("retry", f"{call.name} ran out of {size_words(had)}: again with {size_words(wanted)}")
-        call.worker = None
-        self._backlog.appendleft(call)
-        return True
-
-    def _set_memory(self, worker: Worker, size: int, why: str) -> None:
-        worker.container.update(memory=size)
-        change = f"from {size_words(worker.memory or 0)} to {size_words(size)}"
-        self.note("resize", f"memory of {worker.container.id} {change}: {why}")
-        worker.memory = size
 
     def update(self, call: Call, memory: int | str | None, cpus: float | str | None) -> None:
         """Change the limits of a call that runs."""
-        worker = call.worker
-        if worker is None or worker.state != "busy":
-            raise Error(f"{call!r}: only a call that runs can be resized")
-        worker.container.update(memory=memory, cpus=cpus)
-        self.note("resize", f"{worker.container.id} by its caller: memory {memory}, cpus {cpus}")
-
-    def _follow(self) -> None:
-        """Let the limits of running calls follow their load inside the bounds that were given."""
-        self._following = False
-        for worker in [one for one in self._workers if one.state == "busy"]:
-            try:
-                self._follow_one(worker)
-            except (Error, OSError):
-                continue  # it has just ended
-        if self._busy() and not self._following:
-            self._following = True
-            self._loop.after(_FOLLOW, self._follow)
-
-    def _follow_one(self, worker: Worker) -> None:
-        now = worker.container.stats()
-        most = self.options.memory[1]
-        used = now.memory_working_set or 0
-        if most and worker.memory and worker.memory < most and used > worker.memory * 0.75:
-            self._set_memory(worker, min(most, worker.memory * 2), f"it uses {size_words(used)}")
-        upper = self.options.cpus[1]
-        throttled, worker.throttled = worker.throttled, now.throttled_seconds or 0.0
-        if upper and worker.cpus and worker.cpus < upper and worker.throttled - throttled > _FOLLOW / 4:
-            wanted = min(upper, worker.cpus * 2)
-            if LEDGER.capacity().cpus - LEDGER.cpus >= wanted - worker.cpus:
-                worker.container.update(cpus=wanted)
-                change = f"from {worker.cpus:g} to {wanted:g}"
-                self.note("resize", f"CPUs of {worker.container.id} {change}: it was throttled")
-                LEDGER.end(worker)
-                worker.cpus = wanted
-                LEDGER.begin(worker, wanted, self.options.memory[0] or 0)
+        self._limits.update(call, memory, cpus)
 
     # --- its size
 
@@ -481,7 +412,7 @@ class Lane:
     def _start(self) -> bool:
         try:
             if self.home is None or self.home.zygote.gone:
-                self.home = self._zygotes.home_of(self)
+                self.home = self._keeper.home_of(self)
             if self.home is None:
                 return False  # it is being made; `step` is called when it is there
             zygote = self.home.zygote
@@ -541,21 +472,3 @@ class Lane:
         """Calls that are not done."""
         return len(self._backlog) + self._busy()
 
-
-LEDGER = Ledger(capacity)
-
-
-def _outcome(worker: Worker, call: Call | None) -> tuple[Result | None, Error]:
-    """How a container ended: its result, and the error that it is for a call that had no answer."""
-    name = call.name if call is not None else "container"
-    try:
-        result = worker.result(call.options.timeout if call is not None else None)
-    except Error as error:
-        return None, error
-    if worker.trouble:
-        return result, Error(f"{name}: {worker.trouble}")
-    limit = OutOfMemory if result.oom_killed else TimedOut if worker.timed_out else None
-    if limit is not None:
-        return result, limit(f"{name}: {result.reason}", result)
-    kind = Killed if result.signal else ContainerFailed
-    return result, kind(f"{name}: {result.reason} before it was done", result)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from corten.compute.capacity import capacity
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,3 +50,7 @@ class Ledger:
         if self._seen is None or now - self._when > _FRESH:
             self._seen, self._when = self._look(), now
         return self._seen
+
+
+LEDGER = Ledger(capacity)
+"""That of this process."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import corten
-from corten.compute import lane as lanes
-from corten.compute import lanes as zygote_keeper
+from corten.compute import keeper
+from corten.compute.ledger import LEDGER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def test_grows_with_the_backlog_and_shrinks_when_idle(tmp_path: Path) -> None:
 def test_never_beyond_what_is_free(tmp_path: Path) -> None:
     """All pools together: two that could each use every CPU."""
     function, gate = gated(tmp_path)
-    cpus = int(lanes.LEDGER.capacity().cpus)
+    cpus = int(LEDGER.capacity().cpus)
     whole = function.with_options(cpus=1)
     with corten.Pool(whole) as one, corten.Pool(whole) as other:
         calls = [pool.spawn("/mnt/go") for pool in (one, other) for _ in range(cpus + 2)]
@@ -163,7 +163,7 @@ def test_limits_follow_the_load_inside_their_bounds() -> None:
 
 
 def test_a_zygote_that_nobody_needs_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zygote_keeper, "_ZYGOTE_IDLE", 0.2)
+    monkeypatch.setattr(keeper, "IDLE", 0.2)
     with corten.Pool(work, idle=0.1) as pool:
         assert pool.remote("") == 2
         until(lambda: "corten:zygote" not in _children())
