@@ -319,6 +319,7 @@ def test_watching_as_data(nest: dict[str, Group]) -> None:
         ("--watch --interval 0", "--interval: '0' is not a number of seconds from 0.1 to 3600"),
         ("--watch --interval nan", "--interval: 'nan' is not a number of seconds from 0.1 to 3600"),
         ("--output", "--output requires an argument"),
+        ("--output=", "--output: the name of a file is missing"),
         ("--output x.jpeg", "--output: x.jpeg: the suffix says what to draw, and .jpeg is not one of "),
     ],
 )

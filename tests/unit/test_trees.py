@@ -156,3 +156,11 @@ def test_text() -> None:
     page = tree_table.screen(Forest("v2", (found,)), (40, 5), {}).splitlines()
     assert len(page) == 4
     assert page[-1].startswith("… 4 more lines")
+
+
+def test_on_a_screen_cpu_is_a_rate() -> None:
+    cpu = [Node(path, {"cpu": Figures(None, 5.0)}) for path in ("/", "/a", "/new")]
+    rates = {("unified", "/"): 1.25, ("unified", "/a"): 0.5}
+    page = tree_table.screen(Forest("v2", (tree(*cpu),)), (60, 20), rates).splitlines()
+    assert [line.split()[-1] for line in page[1:]] == ["CPU", "1.25", "0.50", "new"]
+    assert tree_table.table(tree(*cpu)).splitlines()[0].split() == ["GROUP", "CPU", "s"]

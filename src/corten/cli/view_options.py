@@ -43,6 +43,8 @@ class Form:
             raise UsageError(f"--format: {self.format!r} is not one of {', '.join(FORMATS)}")
         if values.get("json") and self.format != "json":
             raise UsageError(f"--json and --format {self.format} exclude each other")
+        if values.get("output") == "":
+            raise UsageError("--output: the name of a file is missing")
         if self.output and ("format" in values or values.get("json")):
             raise UsageError("--output writes a picture instead of printing: leave --format and --json out")
         drawn = bool(self.output) or self.format in ("dot", "mermaid")

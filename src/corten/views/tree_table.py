@@ -51,20 +51,23 @@ def table(tree: Tree, width: int | None = None, rates: dict[tuple[str, str], flo
         row = [branch + (printable(node.name) if node.path != tree.top else node.path)]
         for resource, holds in columns:
             own = node.figures.get(resource, nothing)
-            rate = None if rates is None else rates.get((tree.title, node.path))
-            row += _cells(resource, node, own, holds[node.path], rate if resource == "cpu" else None)
+            cells = _cells(resource, node, own, holds[node.path])
+            if rates is not None and resource == "cpu":
+                rate = rates.get((tree.title, node.path))
+                cells[0] = "" if rate is None else f"{rate:.2f}"
+            row += cells
         rows.append([*row, node.container, "; ".join(hot.get(node.path, ()))])
     return render([*titles, "CONTAINER", "HOT"], rows, align + "<<", width)
 
 
-def _cells(resource: str, node: Node, own: Figures, holds: Holds, rate: float | None) -> list[str]:
+def _cells(resource: str, node: Node, own: Figures, holds: Holds) -> list[str]:
     limit = _UNKNOWN if "limit" in own.unknown else amount(resource, own.limit)
     held = amount(resource, holds.value)
     if not holds.certain:
         held = f"at most {held}" if held else _UNKNOWN
     # a limit that holds where it is set need not be said twice
     at = "" if not holds.at else "here" if holds.at == node.path else holds.at
-    use = _UNKNOWN if "use" in own.unknown else amount(resource, own.use) if rate is None else f"{rate:.2f}"
+    use = _UNKNOWN if "use" in own.unknown else amount(resource, own.use)
     pressure = _UNKNOWN if "pressure" in own.unknown else "" if own.pressure is None else f"{own.pressure:.1f}"
     return [use, limit, held, at, pressure]
 
