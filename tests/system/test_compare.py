@@ -142,6 +142,11 @@ def test_vanished(box: corten.Container) -> None:
         gone.wait()
     with pytest.raises(NotFound, match="there is none"):
         compare(box._plan, gone.pid)
+    zombie = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(NotFound, match="there is none"):
+        compare(box._plan, zombie.pid)
+    zombie.wait()
 
 
 def test_an_ordinary_user_compares_its_own(user: User) -> None:

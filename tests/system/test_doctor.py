@@ -178,6 +178,6 @@ def test_exit_status_and_words() -> None:
     ):
         report = Report("root", "Linux", rows)
         assert report.exit_status == status
-        page = text(report, 60)
+        page = text(report, 90)
         assert page.splitlines()[-1] == last
         assert "mend: do this" in page

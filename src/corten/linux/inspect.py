@@ -219,9 +219,8 @@ def open_root(pid: int) -> int:
     """An O_PATH descriptor of its root directory, to be closed by the caller. `PermissionError`."""
     try:
         return os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        _alive(pid)
-        raise
+    except FileNotFoundError:  # also of a zombie
+        raise ProcessLookupError(errno.ESRCH, f"process {pid} has ended") from None
 
 
 def mount_id(root: int, path: str) -> int | None:

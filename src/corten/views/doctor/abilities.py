@@ -71,7 +71,7 @@ def text(report: Report, width: int = 100) -> str:
         if one.state != OK:
             lines += _wrapped(" " * 14, one.follows, width) if one.follows else []
             lines += [f"{' ' * 14}mend: {one.mend}"] if one.mend else []
-    return "\n".join([*lines, "", _sum(report)]) + "\n"
+    return "\n".join([*lines, "", *_wrapped("", _sum(report), width)]) + "\n"
 
 
 def _sum(report: Report) -> str:
@@ -87,7 +87,7 @@ def _sum(report: Report) -> str:
 def _wrapped(head: str, words: str, width: int) -> list[str]:
     import textwrap
 
-    lines = textwrap.wrap(words, max(width - len(head), 30)) or [""]
+    lines = textwrap.wrap(words, max(width - len(head), 30), break_on_hyphens=False) or [""]
     indent = " " * min(len(head), 14)
-    rest = textwrap.wrap(" ".join(lines[1:]), width - len(indent))
+    rest = textwrap.wrap(" ".join(lines[1:]), width - len(indent), break_on_hyphens=False)
     return [(head + lines[0]).rstrip(), *(indent + line for line in rest)]

@@ -29,6 +29,7 @@ PLAIN, TITLE, CHOSEN, BAR, ALARM, DIM = "plain", "title", "chosen", "bar", "alar
 _NEAR = 0.9
 """The part of a limit from which on a container is marked."""
 _KEYS = "q leave  arrows choose  c m t w n order  / filter  f freeze  k kill  r resize  space hold  h help"
+_FEW_KEYS = "q leave  / filter  f freeze  k kill  r resize  h help"
 HELP = (
     "Up Down PgUp PgDn  choose a container; its processes are shown below",
     "c m t w n          order by CPU, memory, tasks, waits, name; the same key again turns it round",
@@ -119,17 +120,17 @@ def page(
     """The whole screen. rows: as `visible` gives them."""
     if height < 6 or width < 40:
         return (Line("corten top: the terminal is too small"[:width], ALARM),)[:height]
-    head = _head(state, rows)
+    head = _head(state, rows, width)
     room = height - len(head) - 2
     below = _processes(processes, min(max(3, room // 3), 2 + len(processes))) if state.chosen else []
     if state.help:
         middle = [Line(""), *(Line(f"  {line}") for line in HELP)][:room]
         below = []
     else:
-        middle = _containers(state, rows, room - len(below))
+        middle = _containers(state, rows, width, room - len(below))
     middle += [Line("")] * (room - len(below) - len(middle))
     note = Line(state.note, ALARM if state.note else PLAIN)
-    lines = [*head, *middle[: room - len(below)], *below, note, _foot(state)]
+    lines = [*head, *middle[: room - len(below)], *below, note, _foot(state, width)]
     return tuple(Line(_plain(line.text)[:width].ljust(width), line.look) for line in lines)
 
 
@@ -137,45 +138,50 @@ def _plain(text: str) -> str:
     return "".join(char if " " <= char <= "~" else "?" for char in text)
 
 
-def _head(state: State, rows: Sequence[Row]) -> list[Line]:
+def _head(state: State, rows: Sequence[Row], width: int) -> list[Line]:
     cpus, memory, pids = total(rows)
     words = f"corten top  {len(rows)} containers  {cpus * 100:.0f} % CPU  {bytes_text(memory)}  {pids} tasks"
     if state.filter:
         words += f"  only: {state.filter}"
     if state.held:
         words += "  (held: space goes on)"
-    return [Line(f"{words}  {time.strftime('%H:%M:%S')}", BAR), Line(_columns(TITLES, state), TITLE)]
+    return [Line(f"{words}  {time.strftime('%H:%M:%S')}", BAR), Line(_columns(TITLES, width, state), TITLE)]
 
 
 TITLES = ("NAME", "ID", "STATUS", "CPU %", "OF", "MEMORY", "OF", "TASKS", "OF", "WAIT cpu", "mem", "io %")
 _SORTED = {"c": 3, "m": 5, "t": 7, "w": 9, "n": 0}
-_WIDTHS = (-18, -12, -8, 6, 5, 9, 9, 6, 6, 8, 6, 6)
+_WIDTHS = (-15, -12, -8, 6, 4, 8, 8, 5, 5, 8, 5, 5)
+_ID = 1
+_WIDE = 100
+"""Columns from which on the id is shown too."""
 
 
-def _columns(cells: Sequence[str], state: State | None = None) -> str:
+def _columns(cells: Sequence[str], width: int, state: State | None = None) -> str:
     shown = list(cells)
     if state is not None:
         shown[_SORTED[state.order]] += "^" if state.reverse else "v"
     parts = []
-    for cell, size in zip(shown, _WIDTHS, strict=True):
+    for number, (cell, size) in enumerate(zip(shown, _WIDTHS, strict=True)):
+        if number == _ID and width < _WIDE:
+            continue
         text = cell[: abs(size)]
         parts.append(text.ljust(-size) if size < 0 else text.rjust(size))
     return " ".join(parts)
 
 
-def _containers(state: State, rows: Sequence[Row], room: int) -> list[Line]:
+def _containers(state: State, rows: Sequence[Row], width: int, room: int) -> list[Line]:
     if not rows:
         return [Line("  no containers" + (f" with {state.filter!r}: Esc shows all" if state.filter else ""), DIM)]
     ids = [row.live.id for row in rows]
     place = ids.index(state.chosen) if state.chosen in ids else 0
     first = max(0, min(place - room // 2, len(rows) - room))
-    return [_container(row, row.live.id == state.chosen) for row in rows[first : first + room]]
+    return [_container(row, row.live.id == state.chosen, width) for row in rows[first : first + room]]
 
 
-def _container(row: Row, chosen: bool) -> Line:
+def _container(row: Row, chosen: bool, width: int) -> Line:
     reading = row.reading
     cells = (
-        row.live.name or "-",
+        row.live.name or ("-" if width >= _WIDE else row.live.id),
         row.live.id,
         row.status,
         "-" if row.cpus is None else f"{row.cpus * 100:.1f}",
@@ -186,7 +192,7 @@ def _container(row: Row, chosen: bool) -> Line:
         "-" if reading.pids_limit is None else f"{reading.pids_limit:.0f}",
         *(f"{reading.pressure[name]:.1f}" if name in reading.pressure else "?" for name in ("cpu", "memory", "io")),
     )
-    return Line(_columns(cells), CHOSEN if chosen else ALARM if near_a_limit(row) else PLAIN)
+    return Line(_columns(cells, width), CHOSEN if chosen else ALARM if near_a_limit(row) else PLAIN)
 
 
 def near_a_limit(row: Row) -> bool:
@@ -206,7 +212,7 @@ def _processes(processes: Sequence[ProcessRow], room: int) -> list[Line]:
     return lines
 
 
-def _foot(state: State) -> Line:
+def _foot(state: State, width: int) -> Line:
     if state.prompt:
         return Line(f"{state.prompt} {state.typed}_", BAR)
-    return Line(_KEYS, BAR)
+    return Line(_KEYS if width >= _WIDE else _FEW_KEYS, BAR)
