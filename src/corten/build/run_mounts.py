@@ -133,19 +133,33 @@ class RunMounts:
         name = hashlib.sha256((fields.get("id") or fields["target"]).encode()).hexdigest()[:32]
         for number in range(1 << 16):
             path = f"{self._caches}/{name}-{number}"
-            if not os.path.isdir(path):
-                self._make_cache(path, fields)
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                kind = fcntl.LOCK_SH if sharing == "shared" else fcntl.LOCK_EX
-                fcntl.flock(fd, kind | (fcntl.LOCK_NB if sharing == "private" else 0))
-            except BlockingIOError:  # private, and in use: the next one
-                os.close(fd)
-                continue
-            self._locks.append(fd)
-            break
+            fd = self._locked_cache(path, fields, sharing)
+            if fd >= 0:
+                self._locks.append(fd)
+                break
         read_only = fields.get("readonly", "false").lower() in ("true", "1")
         self.options.append(MountOption("bind", fields["target"], path, read_only=read_only))
+
+    def _locked_cache(self, path: str, fields: dict[str, str], sharing: str) -> int:
+        """A cache, made where it is missing, locked; -1 if it is to be private and somebody has it."""
+        kind = fcntl.LOCK_SH if sharing == "shared" else fcntl.LOCK_EX
+        while True:
+            if not os.path.isdir(path):
+                self._make_cache(path, fields)
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                fcntl.flock(fd, kind | (fcntl.LOCK_NB if sharing == "private" else 0))
+                if os.path.samestat(os.stat(path), os.fstat(fd)):
+                    return fd
+            except FileNotFoundError:  # pruned meanwhile
+                pass
+            except BlockingIOError:
+                os.close(fd)
+                return -1
+            os.close(fd)
 
     def _make_cache(self, path: str, fields: dict[str, str]) -> None:
         uid, gid, mode = number_fields(fields)
