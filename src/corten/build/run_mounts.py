@@ -18,6 +18,7 @@ from corten.build.trees import Context, Tree, number_fields
 from corten.engine.mounts import MountOption
 from corten.errors import InvalidInput
 from corten.images.root_source import Layer
+from corten.linux import paths
 from corten.records import Record
 
 TYPE_CHECKING = False
@@ -123,7 +124,7 @@ class RunMounts:
         if writable or context.ignore != Ignore():
             place = inside.call("corten.build.run_mounts:copied", (entries, draft), (context.fd,))
         else:
-            place = os.path.join(context.path, entries[0].source) if entries[0].source else context.path
+            place = _real(context.fd, entries[0].source)
         self.options.append(MountOption("bind", target, place, read_only=not writable))
 
     def _cache(self, fields: dict[str, str]) -> None:
@@ -203,6 +204,15 @@ class RunMounts:
         inside.call("corten.build.run_mounts:give", (draft, uid, gid, 0o400 if mode is None else mode))
         target = fields.get("target") or f"/run/secrets/{name}"
         self.options.append(MountOption("bind", target, draft, read_only=True))
+
+
+def _real(root: int, path: str) -> str:
+    """A path of a root as the machine's own, without links: one such as /etc means another place there than here."""
+    fd = paths.open_in_root(root, path or ".", os.O_PATH)
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
 
 
 def copied(entries: tuple[Entry, ...], draft: str, root: int) -> str:
