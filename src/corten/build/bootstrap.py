@@ -11,14 +11,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 
 from corten.errors import Error, InvalidInput, Unsupported
 from corten.images import references
 from corten.images.layers.commit import commit
 from corten.images.manifests import own_platform
-from corten.images.store.images import Image, Store
+from corten.images.store import once
+from corten.images.store.images import Image, Layer, Store
 from corten.records import Record
 from corten.runtime.removal import remove_tree
 
@@ -80,18 +80,22 @@ def bootstrap(home: str, wanted: Bootstrap, say: Callable[[str], None]) -> Image
     if os.geteuid() != 0:
         raise Unsupported(f"bootstrap of {wanted.name.short}: needs root, whose files the image's are")
     store = Store(home)
-    os.makedirs(f"{home}/build", 0o755, exist_ok=True)
-    with store.using(), tempfile.TemporaryDirectory(prefix="bootstrap-", dir=f"{home}/build") as work:
+    found: list[Image] = []
+
+    def fill(work: str) -> None:
         root = f"{work}/root"
         began = int(time.time())
-        try:
-            _run(program, wanted, root, say)
-            newest = _tidy(root, began)
-            installed = _installed(root)
-            layer = commit(store, root, epoch=newest)
-        finally:
-            remove_tree(root)
-        return _image(store, wanted, layer, newest, installed)
+        _run(program, wanted, root, say)
+        newest = _tidy(root, began)
+        installed = _installed(root)
+        found.append(_image(store, wanted, commit(store, root, epoch=newest), newest, installed))
+
+    # Like a step of a build, in a directory that is swept if this is killed.
+    name = f"bootstrap-{os.urandom(8).hex()}"
+    with store.using():
+        once.make(f"{home}/build/steps", name, fill, f"a root for {wanted.name.short}", 0o700)
+        once.remove(f"{home}/build/steps", name)
+    return found[0]
 
 
 def _run(program: str, wanted: Bootstrap, root: str, say: Callable[[str], None]) -> None:
@@ -149,10 +153,7 @@ def _installed(root: str) -> str:
     return " ".join(sorted(found))
 
 
-def _image(store: Store, wanted: Bootstrap, layer: object, newest: int, installed: str) -> Image:
-    from corten.images.store.images import Layer
-
-    assert isinstance(layer, Layer)
+def _image(store: Store, wanted: Bootstrap, layer: Layer, newest: int, installed: str) -> Image:
     own = own_platform()
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(newest))
     words = f"corten image bootstrap {wanted.name.short}"

@@ -18,6 +18,7 @@ from corten.build.trees import Context, Tree, number_fields
 from corten.engine.mounts import MountOption
 from corten.errors import InvalidInput
 from corten.images.root_source import Layer
+from corten.linux import paths
 from corten.records import Record
 
 TYPE_CHECKING = False
@@ -123,7 +124,7 @@ class RunMounts:
         if writable or context.ignore != Ignore():
             place = inside.call("corten.build.run_mounts:copied", (entries, draft), (context.fd,))
         else:
-            place = os.path.join(context.path, entries[0].source) if entries[0].source else context.path
+            place = _real(context.fd, entries[0].source)
         self.options.append(MountOption("bind", target, place, read_only=not writable))
 
     def _cache(self, fields: dict[str, str]) -> None:
@@ -133,19 +134,33 @@ class RunMounts:
         name = hashlib.sha256((fields.get("id") or fields["target"]).encode()).hexdigest()[:32]
         for number in range(1 << 16):
             path = f"{self._caches}/{name}-{number}"
-            if not os.path.isdir(path):
-                self._make_cache(path, fields)
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                kind = fcntl.LOCK_SH if sharing == "shared" else fcntl.LOCK_EX
-                fcntl.flock(fd, kind | (fcntl.LOCK_NB if sharing == "private" else 0))
-            except BlockingIOError:  # private, and in use: the next one
-                os.close(fd)
-                continue
-            self._locks.append(fd)
-            break
+            fd = self._locked_cache(path, fields, sharing)
+            if fd >= 0:
+                self._locks.append(fd)
+                break
         read_only = fields.get("readonly", "false").lower() in ("true", "1")
         self.options.append(MountOption("bind", fields["target"], path, read_only=read_only))
+
+    def _locked_cache(self, path: str, fields: dict[str, str], sharing: str) -> int:
+        """A cache, made where it is missing, locked; -1 if it is to be private and somebody has it."""
+        kind = fcntl.LOCK_SH if sharing == "shared" else fcntl.LOCK_EX
+        while True:
+            if not os.path.isdir(path):
+                self._make_cache(path, fields)
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                fcntl.flock(fd, kind | (fcntl.LOCK_NB if sharing == "private" else 0))
+                if os.path.samestat(os.stat(path), os.fstat(fd)):
+                    return fd
+            except FileNotFoundError:  # pruned meanwhile
+                pass
+            except BlockingIOError:
+                os.close(fd)
+                return -1
+            os.close(fd)
 
     def _make_cache(self, path: str, fields: dict[str, str]) -> None:
         uid, gid, mode = number_fields(fields)
@@ -189,6 +204,15 @@ class RunMounts:
         inside.call("corten.build.run_mounts:give", (draft, uid, gid, 0o400 if mode is None else mode))
         target = fields.get("target") or f"/run/secrets/{name}"
         self.options.append(MountOption("bind", target, draft, read_only=True))
+
+
+def _real(root: int, path: str) -> str:
+    """A path of a root as the machine's own, without links: one such as /etc means another place there than here."""
+    fd = paths.open_in_root(root, path or ".", os.O_PATH)
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
 
 
 def copied(entries: tuple[Entry, ...], draft: str, root: int) -> str:

@@ -81,7 +81,7 @@ def below(tree: Tree, path: str) -> tuple[str, ...] | str:
         place, hides = _in_layer(lower, names)
         if place and not is_directory:
             return place
-        if place:
+        if place and stat.S_ISDIR(os.lstat(place).st_mode):
             found.append(place)
         if hides:
             break
@@ -91,14 +91,15 @@ def below(tree: Tree, path: str) -> tuple[str, ...] | str:
 def _in_layer(lower: str, names: list[str]) -> tuple[str, bool]:
     """Where a layer has a path (empty: nowhere), and whether it hides what lies below it there."""
     where, hides = lower, False
-    for name in names:
+    for number, name in enumerate(names, 1):
         where = f"{where}/{name}"
         try:
             about = os.lstat(where)
         except FileNotFoundError:
             return "", hides
         if not stat.S_ISDIR(about.st_mode):
-            return ("" if stat.S_ISCHR(about.st_mode) and about.st_rdev == 0 else where), True
+            whiteout = stat.S_ISCHR(about.st_mode) and about.st_rdev == 0
+            return ("" if whiteout or number < len(names) else where), True
         hides = hides or _is_opaque(where)
     return where, hides
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from corten.cli.parser import Command, Group, Option, UsageError, parse
@@ -60,11 +61,18 @@ def run(words: Sequence[str]) -> int:
     from corten.build.entry import build_directory
     from corten.cli.transfer_view import watching
 
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
     quiet = values.get("quiet", False)
     output = -1 if quiet else 2
     image = build_directory(arguments[0], values.get("file", ""), options, output, lambda: watching(quiet))
     sys.stdout.write(f"{image.digest}\n")
     return 0
+
+
+def _stop(number: int, _: object) -> None:
+    """End as by Ctrl-C, so that what runs is ended and nothing half made stays."""
+    raise SystemExit(128 + number)
 
 
 def _options(values: dict[str, Any]) -> BuildOptions:

@@ -248,3 +248,27 @@ def test_wrong_words(command: Command, context: Path) -> None:
         assert (done.returncode, done.stdout) == (125, "")
         assert message in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_a_bind_of_a_link_stays_in_the_context(build: Build, home: Path, context: Path) -> None:
+    (context / "etc").mkdir()
+    (context / "etc/own").write_text("own\n")
+    (context / "link").symlink_to("/etc")
+    image = build(BASE + "RUN --mount=source=link,target=/m ls /m > /names\n")
+    assert read(home, image, "names") == "own\n"
+
+
+def test_a_bind_of_a_stage_shows_what_its_layers_come_to(build: Build, home: Path) -> None:
+    image = build(
+        BASE + "RUN mkdir -p /d/a /d/b && echo 1 > /d/a/one && echo 1 > /d/b/gone && ln -s /elsewhere /d/turned\n"
+        "RUN rm -r /d/b && mkdir /d/b && echo 2 > /d/b/two && rm /d/turned && mkdir /d/turned && echo 2 > /d/turned/t\n"
+        "RUN rm /d/a/one && ln -s /d/b /s\nFROM base AS last\n"
+        "RUN --mount=from=base,source=/d,target=/m cd /m && find | sort > /all\n"
+        "RUN --mount=from=base,source=/s,target=/m ls /m > /linked; echo x > /m/new\n"
+        "RUN --mount=from=base,source=/d/b/two,target=/m cat /m > /file\n"
+        "RUN --mount=from=base,source=/d/turned,target=/m ls /m > /turned\n"
+    )
+    assert read(home, image, "all").split() == [".", "./a", "./b", "./b/two", "./turned", "./turned/t"]
+    assert read(home, image, "linked") == "two\n"
+    assert read(home, image, "file") == "2\n"
+    assert read(home, image, "turned") == "t\n"

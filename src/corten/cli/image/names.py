@@ -33,6 +33,7 @@ PRUNE = Command(
             "Options",
             (
                 Option(("-a", "--all"), help="Also images with a name that no container uses"),
+                Option(("--builds",), help="Also what builds keep: results of steps, caches of RUN --mount"),
                 Option(("-f", "--force"), help="Accepted for docker's sake: nothing is asked", hidden=True),
             ),
         ),
@@ -78,6 +79,12 @@ def prune(words: Sequence[str]) -> int:
     values, _ = parse(PRUNE, words)
     from corten.images.store.removal import prune as remove_unused
 
+    if values.get("builds"):
+        from corten.build.pruning import prune as prune_builds
+        from corten.engine.home import directory
+
+        pruned = prune_builds(directory())
+        sys.stdout.write(f"removed {pruned.steps} results of build steps, and {pruned.caches} caches\n")
     freed = remove_unused(_store(), values.get("all", False))
     sys.stdout.write("".join(f"removed {digest}\n" for digest in freed.images))
     sys.stdout.write(f"{_words(freed)}\n")
