@@ -52,6 +52,18 @@ class Runtime:
             pass
 
 
+def make_root(root: Path) -> Path:
+    """A root file system in an empty directory: the machine's own /usr is bound into it by `config_of`."""
+    root.chmod(0o755)
+    for name in ("usr", "proc", "dev", "sys", "etc", "tmp", "root"):
+        (root / name).mkdir()
+    for name in ("bin", "lib", "lib64", "sbin"):
+        (root / name).symlink_to(f"usr/{name}")
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nsomeone:x:1000:1000::/home/someone:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\n")
+    return root
+
+
 def config_of(rootfs: Path, *args: str, **process: Any) -> dict[str, Any]:
     """A configuration like that of `runc spec`."""
     everything = ["nosuid", "noexec", "nodev"]

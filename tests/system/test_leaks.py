@@ -78,7 +78,7 @@ def pace(command: Command) -> float:
         begin = time.monotonic()
         assert command("run", "host", "true").returncode == 0
         times.append(time.monotonic() - begin)
-    return sorted(times)[1]
+    return min(*times, 0.4)
 
 
 def _children() -> list[int]:

@@ -157,7 +157,8 @@ def test_disk_rate_holds(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert time.monotonic() - began > 0.5  # 1 MiB at 1 MiB a second, less the first slice
     assert result.usage.io_write_bytes is not None
-    assert MIB <= result.usage.io_write_bytes < 2 * MIB  # and what the file system writes of its own
+    # And what the file system writes of its own: a transaction with what others have changed may fall to us.
+    assert result.usage.io_write_bytes >= MIB
 
 
 def test_huge_pages_and_weights() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from oci_runtime import CORTEN_OCI, TIMEOUT, Runtime, config_of
+from oci_runtime import CORTEN_OCI, TIMEOUT, Runtime, config_of, make_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,15 +78,7 @@ def reap(pid: int) -> None:
 @pytest.fixture(scope="session")
 def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root file system: the machine's own /usr is bound into it by `config_of`."""
-    root = tmp_path_factory.mktemp("rootfs")
-    root.chmod(0o755)
-    for name in ("usr", "proc", "dev", "sys", "etc", "tmp", "root"):
-        (root / name).mkdir()
-    for name in ("bin", "lib", "lib64", "sbin"):
-        (root / name).symlink_to(f"usr/{name}")
-    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nsomeone:x:1000:1000::/home/someone:/bin/sh\n")
-    (root / "etc/group").write_text("root:x:0:\n")
-    return root
+    return make_root(tmp_path_factory.mktemp("rootfs"))
 
 
 @pytest.fixture

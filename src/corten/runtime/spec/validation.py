@@ -237,8 +237,11 @@ def _devices(linux: Linux) -> None:
         here = f"linux.devices[{index}]"
         _absolute(f"{here}.path", device.path)
         for number in ("major", "minor") if device.type != "p" else ():
-            if getattr(device, number) is None:
+            value = getattr(device, number)
+            if value is None:
                 _refuse(f"{here}.{number}", f'missing; a device of type "{device.type}" needs one')
+            if value < 0:
+                _refuse(f"{here}.{number}", f"{value} is not the number of a device")
 
 
 def _maps(linux: Linux, kinds: dict[str, str]) -> None:

@@ -1,0 +1,143 @@
+"""`corten-oci` beside `runc` and `crun` where there is nothing but cgroup v2. Run in the virtual machine, in one boot,
+by test_oci_v2.py; starting a program is slow there, so each thing is done once and looked at from many sides."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from oci_bundles import LOOK, TABLE, both, normal
+from oci_runtime import CORTEN_OCI, Runtime, config_of, make_root
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+# Several rows of the table in one configuration: later ones win.
+ROWS = {
+    "a user": ("all capability sets", "limits", "oom score", "sysctl", "working directory"),
+    "a user namespace": ("user namespace",),
+    "control groups, mounts and devices": ("control groups", "mounts", "devices", "new privileges"),
+    "a control group namespace": ("control group namespace", "host's processes"),
+    "an absent program": ("absent program",),
+}
+RESOURCES = {"memory": {"limit": 64 << 20, "swap": 64 << 20}, "pids": {"limit": 33},
+             "cpu": {"shares": 512, "quota": 25000, "period": 50000}}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = make_root(tmp_path_factory.mktemp("rootfs"))
+    (root / "mnt").mkdir()
+    return root
+
+
+def bundle(place: Path, rootfs: Path, change: Callable[[dict[str, Any]], None], *args: str) -> Path:
+    config = config_of(rootfs, *args)
+    change(config)
+    place.mkdir()
+    (place / "config.json").write_text(json.dumps(config))
+    return place
+
+
+PROCESS = re.compile(r"(Uid|Gid|Groups|Umask|Cap...|NoNewPrivs|Seccomp):|Limit|Max |uid=|[A-Z]+X?=|\s+\d+\s+\d+\s+\d+$")
+
+
+def of_process(lines: list[str]) -> list[str]:
+    """Rights, limits, ids, environment. Mounts, devices and the place of the group crun has in its own way."""
+    return [line for line in lines if PROCESS.match(line)]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_table(rootfs: Path, tmp_path: Path, name: str) -> None:
+    changes = both(*(TABLE[row] for row in ROWS[name]))
+    place = bundle(tmp_path / "bundle", rootfs, changes, "sh", "-c", LOOK)
+    done = {}
+    for program in (CORTEN_OCI, "runc", "crun"):
+        done[program] = Runtime(program, tmp_path / "state")("run", "--bundle", str(place), "same")
+    ours = done.pop(CORTEN_OCI)
+    for program, theirs in done.items():
+        left, right = normal(ours.stdout), normal(theirs.stdout)
+        if program == "crun":
+            left, right = of_process(left), of_process(right)
+        different = list(difflib.unified_diff(right, left, program, "corten-oci", n=0))
+        assert not different, "\n".join([ours.stderr, theirs.stderr, *different])
+        assert ours.returncode == theirs.returncode, (ours.stderr, theirs.stderr)
+
+
+def test_limits_and_life(rootfs: Path, tmp_path: Path) -> None:
+    """The same control files, the same states, and the same after an update."""
+
+    def change(config: dict[str, Any]) -> None:
+        TABLE["control group namespace"](config)
+        config["linux"]["resources"] = RESOURCES
+
+    place = bundle(tmp_path / "bundle", rootfs, change, "sleep", "1000")
+    seen = []
+    for program in ("runc", CORTEN_OCI):
+        runtime = Runtime(program, tmp_path / "state")
+        found: list[Any] = []
+        runtime.quietly("run", "--detach", "--bundle", str(place), "same")
+        state = runtime.state("same")
+        group = Path("/sys/fs/cgroup" + Path(f"/proc/{state['pid']}/cgroup").read_text().strip()[3:])
+        found += [state["status"], limits_of(group)]
+        runtime("update", "--memory", "96m", "--memory-swap", "96m", "--pids-limit", "44", "same", check=True)
+        found.append(limits_of(group))
+        runtime("pause", "same", check=True)
+        found += [runtime.state("same")["status"], (group / "cgroup.events").read_text()]
+        runtime("resume", "same", check=True)
+        done = runtime("exec", "same", "cat", "/proc/self/cgroup", "/sys/fs/cgroup/pids.max")
+        found += [done.stdout, done.returncode]
+        runtime("delete", "--force", "same", check=True)
+        found.append(group.exists())
+        seen.append(found)
+    assert seen[0] == seen[1]
+
+
+def limits_of(group: Path) -> dict[str, str]:
+    names = ("memory.max", "memory.swap.max", "memory.low", "pids.max", "cpu.max", "cpu.weight", "cpuset.cpus")
+    return {name: (group / name).read_text() for name in names if (group / name).exists()}
+
+
+def test_checkpoint_and_restore(rootfs: Path, tmp_path: Path) -> None:
+    """What it has counted goes on where it stood, under the same limits, and nothing of the host's mounts changed."""
+
+    def change(config: dict[str, Any]) -> None:
+        TABLE["control group namespace"](config)
+        config["linux"]["resources"] = {"pids": {"limit": 33}}
+
+    script = "i=0; while :; do i=$((i+1)); echo $i >/tmp/count; read -t 1 x </dev/zero; done"
+    place = bundle(tmp_path / "bundle", rootfs, change, "bash", "-c", script)
+    oci = Runtime(CORTEN_OCI, tmp_path / "state")
+    before = Path("/proc/self/mountinfo").read_text()
+    oci.quietly("run", "--detach", "--bundle", str(place), "saved")
+    image = str(tmp_path / "image")
+
+    def count() -> int:
+        return int(oci("exec", "saved", "cat", "/tmp/count", check=True).stdout)
+
+    while not count():
+        time.sleep(0.1)
+    oci("checkpoint", "--leave-running", "--image-path", str(tmp_path / "first"), "saved", check=True)
+    assert oci.state("saved")["status"] == "running"
+    first = count()
+    oci("checkpoint", "--image-path", image, "saved", check=True)
+    assert "does not exist" in oci("state", "saved").stderr
+    oci.quietly("restore", "--detach", "--image-path", image, "--bundle", str(place), "saved")
+    assert oci.state("saved")["status"] == "running"
+    second = count()
+    assert second >= first
+    while count() == second:
+        time.sleep(0.1)
+    assert oci("exec", "saved", "cat", "/sys/fs/cgroup/pids.max", "/proc/1/cgroup").stdout.split() == ["33", "0::/"]
+    oci("delete", "--force", "saved", check=True)
+    refused = oci("restore", "--image-path", str(tmp_path), "--bundle", str(place), "saved")
+    assert (refused.returncode, "no image of criu" in refused.stderr) == (1, True)
+    assert Path("/proc/self/mountinfo").read_text() == before
+    assert not list(Path("/sys/fs/cgroup").rglob("saved"))
