@@ -405,9 +405,10 @@ def test_types_for_users(tmp_path: Path) -> None:
 
 def test_public_names() -> None:
     assert set(corten.__all__) == {
-        "DEVNULL", "PIPE", "CommandNotFound", "CommandNotRunnable", "Container", "ContainerFailed", "Error",
-        "InvalidInput", "KernelError", "NameInUse", "NotFound", "OutOfMemory", "Result", "TimedOut", "Unsupported",
-        "Usage", "run", "start",
+        "DEVNULL", "PIPE", "BuildFailed", "Call", "Cancelled", "CommandNotFound", "CommandNotRunnable", "Container",
+        "ContainerExecutor", "ContainerFailed", "Error", "Function", "Image", "InvalidInput", "KernelError", "Killed",
+        "NameInUse", "NotFound", "OutOfMemory", "Pool", "RemoteError", "Result", "TimedOut", "Timeout", "Unsupported",
+        "Usage", "function", "run", "shutdown", "start",
     }  # fmt: skip
     for name in corten.__all__:
         assert getattr(corten, name) is not None
