@@ -17,7 +17,7 @@ from corten.compute.zygote_bare import BareProcess
 from corten.compute.zygote_contained import ContainedProcess, with_maps
 from corten.compute.zygotes import Answer, Zygote
 from corten.compute.zygotes import Kind as ZygoteKind
-from corten.engine.template import Template
+from corten.engine.prepare import prepare
 from corten.errors import Error, InvalidInput
 from corten.linux import capabilities
 
@@ -188,15 +188,15 @@ class Keeper:
 def worker_kind(options: FunctionOptions, run: RunOptions, within: int) -> Kind:
     """What the containers of a lane have in common. run: their options; within: the zygote whose user namespace they
     share, 0 for none."""
-    template = Template(run, held=True, within=within)
-    plan = template.prepared.plan
+    prepared = prepare(run, held=True, within=within)
+    plan = prepared.plan
     made = entry(plan, capabilities.last())
     key = hashlib.sha256(repr(made.operations).encode()).hexdigest()[:16]
     environment = dict(one.partition("=")[::2] for one in plan.program.env)
     upper = options.cpus[1]
     if upper is not None:
         environment.update({name: str(max(1, int(upper))) for name in environment if name.endswith("_NUM_THREADS")})
-    return Kind(template, made, key, group_files(plan), environment, run)
+    return Kind(prepared, made, key, group_files(plan), environment, run)
 
 
 def _why(answer: Answer) -> str:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from corten.compute.loop import Loop, Timer
     from corten.compute.zygotes import Answer, Zygote
     from corten.engine.options import RunOptions
-    from corten.engine.template import Template
+    from corten.engine.prepare import Prepared
 
     class Listener(Protocol):
         """Who wants to know."""
@@ -45,9 +45,9 @@ _CHUNK = 1 << 16
 
 class Kind(Record):
     """What all workers of a lane have in common. key: of the entry, for the zygote; group_files: by which the process
-    joins the control groups, with the template's id in them; environment: of the process."""
+    joins the control groups, with the id of `prepared` in them; environment: of the process."""
 
-    template: Template
+    prepared: Prepared
     entry: Entry
     key: str
     group_files: tuple[str, ...]
@@ -61,7 +61,7 @@ class Worker:
     def __init__(self, loop: Loop, number: int, kind: Kind, zygote: Zygote, listener: Listener) -> None:
         self.number, self.kind, self.zygote = number, kind, zygote
         self.state = "making"
-        self.container: Container = kind.template.container()
+        self.container = Container(kind.prepared)
         self.call: Call | None = None
         self.known: set[str] = set()
         self.timer: Timer | None = None
@@ -110,7 +110,7 @@ class Worker:
                 self._streams.append(reading)
                 opened.append(writing)
             streams = opened[0], opened[1], opened[2], opened[3]
-            old = kind.template.prepared.id
+            old = kind.prepared.id
             opened += [
                 os.open(path.replace(old, container.id), os.O_WRONLY | os.O_CLOEXEC) for path in kind.group_files
             ]

@@ -49,10 +49,8 @@ class Container:
     (`Plan.held`).
     """
 
-    def __init__(self, prepared: Prepared, pickled: bytes | None = None) -> None:
-        """pickled: the plan, where that was done before."""
+    def __init__(self, prepared: Prepared) -> None:
         self._prepared = prepared
-        self._pickled = pickled
         self.account: Account | None = None
         self.namespaces: dict[str, int] = {}
         self.id = prepared.id
@@ -82,7 +80,7 @@ class Container:
             given = tuple(self._stream(number, wish, opened) for number, wish in enumerate(stdio))
             self._reports, theirs = sockets.pair()
             streams = given[0], given[1], given[2]
-            spawner_client.launch(self._pickled or self._plan, self._prepared.id, streams, theirs)
+            spawner_client.launch(self._plan, self._prepared.id, streams, theirs)
         finally:
             for fd in opened:
                 os.close(fd)

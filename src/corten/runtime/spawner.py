@@ -6,7 +6,6 @@ behind even by `kill -9` of the library's process.
 
 A request is one message on the control socket with the descriptors of the container's standard streams and of a socket
 for its reports:
-    b"once ID" and a line end, then a plan: launch this
     b"new SLOT ID" and a line end, then a plan: launch this, and keep it in the slot
     b"again SLOT": launch the plan of the slot once more, with a new id
 Reports are tuples:
@@ -132,10 +131,9 @@ class Spawner:
             if word == "again":
                 self.launch_again(self.kinds[int(given[0])], streams, client)
             else:
-                if word == "new":
-                    self.keep(int(given[0]), given[-1], data)
+                self.keep(int(given[0]), given[1], data)
                 plan: Plan = pickle.loads(data)
-                self.wire(given[-1], client, lambda on_message: Launch(plan, streams, on_message))
+                self.wire(given[1], client, lambda on_message: Launch(plan, streams, on_message))
         except errors.Error as error:
             client.report("failed", type(error).__name__, getattr(error, "errno", 0), str(error))
             client.close()

@@ -28,12 +28,10 @@ class _Client:
         self._control: sockets.Socket | None = None
         self._owner = 0
 
-    def launch(
-        self, plan: Plan | bytes, identity: str, stdio: tuple[int, int, int], reports: sockets.Socket
-    ) -> None:
+    def launch(self, plan: Plan, identity: str, stdio: tuple[int, int, int], reports: sockets.Socket) -> None:
         """Have a plan carried out: this very object again means one more like it, with an id of its own.
 
-        A pickled one is carried out as it is, once. identity: the id that the plan was made for. reports: the spawner's
+        identity: the id that the plan was made for. reports: the spawner's
         end of a pair, closed here; the caller still owns `stdio`.
         """
         descriptors = *stdio, reports.fileno()
@@ -50,10 +48,7 @@ class _Client:
         finally:
             reports.close()
 
-    def _send(self, plan: Plan | bytes, identity: str, descriptors: tuple[int, ...]) -> None:
-        if isinstance(plan, bytes):
-            self._send_whole(f"once {identity}", plan, descriptors)
-            return
+    def _send(self, plan: Plan, identity: str, descriptors: tuple[int, ...]) -> None:
         for slot, known in enumerate(self._slots):
             if known is plan:
                 assert self._control is not None
