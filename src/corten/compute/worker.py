@@ -146,8 +146,8 @@ class Worker:
         assert self._socket is not None
         try:
             message = wire.receive(self._socket, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
+        except (BlockingIOError, ConnectionResetError):
+            return  # reset: it ended with something unread; what it had sent before, and its end, are read next
         except (OSError, wire.Malformed) as error:
             self.trouble = f"its process in the container broke the protocol: {error}"
             self.end()

@@ -152,6 +152,8 @@ class Zygote:
                 data = self._control.recv(1 << 16, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
+            except ConnectionResetError:
+                continue  # it ended with something unread; what it had said before comes after this (unix(7))
             except OSError:
                 data = b""
             if not data:
