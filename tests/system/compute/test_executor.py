@@ -440,6 +440,7 @@ def test_nothing_is_left_behind(home: Path) -> None:
     )
     from leaks import left_behind, picture
 
+    corten.shutdown()
     before = picture(home)
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
     assert left_behind(before, home) == []
