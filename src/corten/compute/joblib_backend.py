@@ -55,7 +55,7 @@ class ContainerBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
     # --- what joblib asks
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """Tasks that joblib should have under way when `n_jobs` are wanted, at least 2. -1: all CPUs, -2: but one, ..."""
+        """Tasks that joblib should have under way when `n_jobs` are wanted, at least 2. -1: all CPUs; -2: but one."""
         return max(2, self._containers(n_jobs))
 
     def _containers(self, n_jobs: int | None) -> int:
