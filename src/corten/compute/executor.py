@@ -208,6 +208,27 @@ class ContainerExecutor(Executor):
         if wait and lane is not None and owner is not None:
             owner.drop(lane)
 
+    # --- as others build on it
+
+    def submit_packed(self, packed: PackedFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
+        """As `submit`, of a function that was packed before; containers learn it."""
+        return self._submit(packed, args, kwargs, again=True)
+
+    def resize(self, max_workers: int) -> None:
+        """Another number of containers with a call at once, from now on."""
+        with self._lock:
+            self._most, lane = max_workers, self._work.lane
+        if lane is not None:
+            lane.post(lambda: lane.resize(0, max_workers))
+
+    def abandon(self) -> None:
+        """End every call that waits or runs, with `Cancelled`. Does not wait for that; the executor goes on."""
+        work = self._work
+        with work.news:
+            lane, owner, work.lane = work.lane, work.owner, None
+        if lane is not None and owner is not None:
+            owner.let_go(lane)
+
     # --- how
 
     def _failed(self, error: Exception) -> Future[Any]:

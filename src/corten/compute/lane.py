@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _numbers = itertools.count(1)
 _TRIES_TO_START = 3
+_LOOK_AGAIN = 0.3
+"""Seconds between looks at the machine while calls wait."""
 
 
 class Event(Record):
@@ -89,6 +91,7 @@ class Lane:
         self._failed_starts = 0
         self._idle_timer = False
         self._braked = ""
+        self._looking = False
         self._limits = Limits(loop, options, self.note)
 
     # --- from any thread
@@ -149,6 +152,21 @@ class Lane:
             room -= 1
             self._assign(self._ready.popleft(), call)
         self._resize(room)
+        self._wait_for_room()
+
+    def _wait_for_room(self) -> None:
+        """Calls may wait for what other lanes use, or other programs: the former is told, the latter looked for."""
+        if not self._backlog or self.closed:
+            LEDGER.short.discard(self)
+            return
+        LEDGER.short.add(self)
+        if not self._looking:
+            self._looking = True
+            self._loop.after(_LOOK_AGAIN, self._look_for_room)
+
+    def _look_for_room(self) -> None:
+        self._looking = False
+        self.step()
 
     def _room(self) -> int:
         """How many more calls may begin."""
@@ -297,6 +315,8 @@ class Lane:
 
     def _release(self, worker: Worker) -> None:
         LEDGER.end(worker)
+        for lane in LEDGER.short - {self}:
+            self._loop.post(lane.step)
         if worker.timer is not None:
             worker.timer.cancel()
             worker.timer = None
@@ -453,6 +473,7 @@ class Lane:
     def close(self) -> None:
         """No more calls: those that wait are cancelled, those that run are killed."""
         self.closed = True
+        LEDGER.short.discard(self)
         while self._backlog:
             call = self._backlog.popleft()
             self._finish(call, None, Cancelled(f"{call.name}: its pool was closed before it began"))

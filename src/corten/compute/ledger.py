@@ -10,6 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from corten.compute.lane import Lane
     from corten.compute.scaling import Capacity
 
 _FRESH = 0.25
@@ -17,13 +18,15 @@ _FRESH = 0.25
 
 
 class Ledger:
-    """running: calls; cpus, memory: what they may use together."""
+    """running: calls; cpus, memory: what they may use together; short: lanes whose calls wait, looked at again when a
+    call of another one ends."""
 
     def __init__(self, look: Callable[[], Capacity]) -> None:
         self._look = look
         self._seen: Capacity | None = None
         self._when = 0.0
         self._entries: dict[object, tuple[float, int]] = {}
+        self.short: set[Lane] = set()
         self.cpus = 0.0
         self.memory = 0
 

@@ -53,14 +53,16 @@ class Loop:
         self.thread.start()
 
     def post(self, work: Callable[[], None]) -> None:
-        """Have it done in the loop's thread. From any thread."""
+        """Have it done in the loop's thread. From any thread. Nothing, once that has ended: then all is closed."""
+        if not self._live:
+            return
         self._posted.append(work)
         if not self._awake:
             os.eventfd_write(self._wake, 1)
 
     def ask(self, work: Callable[[], object]) -> object:
         """Have it done in the loop's thread, and wait for what it returns or raises."""
-        if threading.current_thread() is self.thread:
+        if threading.current_thread() is self.thread or not self._live:
             return work()
         from concurrent.futures import Future
 

@@ -174,7 +174,16 @@ def used_modules(function: Callable[..., Any]) -> set[str]:
         code = getattr(one, "__code__", None)
         if code is not None:
             found |= {name for name in _imports(code) if _is_installed(name)}
-    return {name for name in found if name.partition(".")[0] not in ("corten", "__main__", "builtins")}
+    return installed_names(found)
+
+
+def installed_names(found: set[str]) -> set[str]:
+    """Of names of modules, those that are installed and worth loading ahead."""
+    return {
+        name
+        for name in found
+        if name.partition(".")[0] not in ("corten", "__main__", "builtins") and _is_installed(name)
+    }
 
 
 def referenced(function: Any) -> list[tuple[str, Any]]:

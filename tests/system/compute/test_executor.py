@@ -396,6 +396,21 @@ def test_from_many_threads(shared: corten.ContainerExecutor) -> None:
     assert found == [sum(x * x for x in range(number)) for number in range(16)]
 
 
+def test_room_that_one_executor_leaves_is_used_by_another(
+    tmp_path: Path, gate: Callable[[], dict[str, Any]]
+) -> None:
+    """All CPUs are taken when the second one's only call comes: it has no container that could tell it of room."""
+    cpus = len(os.sched_getaffinity(0))
+    with corten.ContainerExecutor(1, cpus=cpus, **gate()) as first, corten.ContainerExecutor(1, **gate()) as second:
+        running = first.submit(wait_for, str(tmp_path / "open"))
+        eventually(running.running)
+        waiting = second.submit(mul, 2, 3)
+        time.sleep(0.05)
+        assert not waiting.done()
+        (tmp_path / "open").touch()
+        assert waiting.result(timeout=60) == 6
+
+
 # --- bad input
 
 
@@ -440,6 +455,7 @@ def test_nothing_is_left_behind(home: Path) -> None:
     )
     from leaks import left_behind, picture
 
+    corten.shutdown()
     before = picture(home)
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
     assert left_behind(before, home) == []
