@@ -16,6 +16,7 @@ from typing import Any
 import calls
 import crowd
 import rivals
+import virtual_machine as guest
 from contest import Contestant, Missing, Times, contest, median, ratio
 from lab import Lab, laboratory
 
@@ -159,6 +160,13 @@ def cached_rebuild(rounds: int) -> Row:
     return row
 
 
+def virtual_machine(rounds: int) -> Row:
+    """Row 12."""
+    row = Row(12, "the same command in a container and in a virtual machine: time to its first line")
+    guest.compare(row, rounds)
+    return row
+
+
 def machine() -> dict[str, Any]:
     """What the figures depend on."""
     with open("/proc/mounts") as file:
@@ -173,7 +181,7 @@ def machine() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", default="1,2,3,4,5,7,8,9,10,11", help="which rows (default: %(default)s)")
+    parser.add_argument("--rows", default="1,2,3,4,5,7,8,9,10,11,12", help="which rows (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=60, help="rounds of rows 1 and 2 (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="few rounds, to see that it works")
     options = parser.parse_args()
@@ -187,6 +195,7 @@ def main() -> None:
         "5": lambda lab: left_behind(lab, *((50, 20) if options.quick else (1000, 200))),
         "7": lambda _: views(max(rounds // 3, 5)),
         "11": lambda _: cached_rebuild(max(rounds // 6, 5)),
+        "12": lambda lab: virtual_machine(3 if options.quick else 9),  # noqa: ARG005
     }
     for name, (title, fill) in FUNCTIONS.items():
         makers[name] = lambda _, name=name, title=title, fill=fill: functions(int(name), title, fill, rounds)  # type: ignore[misc]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 LAYOUTS = ("boxes", "tree")
 _FONT = "Helvetica,Arial,sans-serif"
 _BAR = 120  # points
+_TABLE = '<TABLE ALIGN="LEFT" BORDER="0" CELLBORDER="0"'
 _LONGEST = 30  # characters of a title
 
 
@@ -141,7 +142,7 @@ def _label(box: Box, palette: dict[str, str]) -> str:
             f"{_text(chip.text)}</FONT></TD>"
             for chip in box.chips
         )
-        cells.append(f'<TR><TD ALIGN="LEFT"><TABLE BORDER="0" CELLBORDER="0" CELLSPACING="1" CELLPADDING="2">'
+        cells.append(f'<TR><TD ALIGN="LEFT">{_TABLE} CELLSPACING="1" CELLPADDING="2">'
                      f"<TR>{chips}</TR></TABLE></TD></TR>")  # fmt: skip
     return (
         f'<TABLE BORDER="1" CELLBORDER="0" CELLSPACING="0" CELLPADDING="2" '
@@ -156,8 +157,8 @@ def _bar(share: float, role: str, palette: dict[str, str]) -> str:
     cells = "".join(
         f'<TD WIDTH="{width}" HEIGHT="5" FIXEDSIZE="TRUE" BGCOLOR="{fill}"></TD>' for width, fill in parts if width
     )
-    return (f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0" FIXEDSIZE="TRUE" WIDTH="{_BAR}" '
-            f'HEIGHT="5"><TR>{cells}</TR></TABLE>')  # fmt: skip
+    return (f'{_TABLE} CELLSPACING="0" CELLPADDING="0" FIXEDSIZE="TRUE" WIDTH="{_BAR}" HEIGHT="5">'
+            f'<TR>{cells}</TR></TABLE>')  # fmt: skip
 
 
 def _text(text: str, longest: int = _LONGEST) -> str:

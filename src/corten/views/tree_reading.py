@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     Parse = Callable[[bytes, str], tuple[float | None, ...]]
     # (resource, file, fields of Figures, how its text is read)
     Source = tuple[str, str, tuple[str, ...], Parse]
+    # by resource: (file, fields, how it is read)
+    Sources = tuple[tuple[str, tuple[tuple[str, tuple[str, ...], Parse], ...]], ...]
 
 
 def read(controller: str = "", path: str = "/", silent: bool = True) -> Forest:
@@ -125,22 +127,23 @@ def _children(mount: str, path: str) -> list[str]:
         return []
 
 
-def _node(mount: str, path: str, sources: tuple[Source, ...], labels: dict[str, str]) -> Node | None:
+def _node(mount: str, path: str, sources: Sources, labels: dict[str, str]) -> Node | None:
     """One group; None if it is gone. `path` is empty for the top."""
     directory = f"{mount}{path}"
-    values: dict[str, dict[str, Any]] = {}
+    figures: dict[str, Figures] = {}
     present = False
-    for resource, file, fields, parse in sources:
-        data = _bytes(f"{directory}/{file}")
-        own = values.setdefault(resource, {})
-        if data is None:
-            own["unknown"] = (*own.get("unknown", ()), *fields)
-        elif data:
-            present = True
-            own.update(zip(fields, parse(data, directory), strict=True))
+    for resource, files in sources:
+        own: dict[str, Any] = {}
+        for file, fields, parse in files:
+            data = _bytes(f"{directory}/{file}")
+            if data:
+                present = True
+                own.update(zip(fields, parse(data, directory), strict=True))
+            elif data is None:
+                own["unknown"] = (*own.get("unknown", ()), *fields)
+        figures[resource] = _figures(own)
     if sources and not present and path and not os.path.isdir(directory):
         return None
-    figures = {resource: _figures(own) for resource, own in values.items()}
     return Node(path or "/", figures, labels.get(directory, ""))
 
 
@@ -180,15 +183,16 @@ def _bytes(path: str) -> bytes | None:
 # --- the files
 
 
-def _sources(hierarchy: Hierarchy) -> tuple[Source, ...]:
-    """The files that tell of limits, use and pressure in a tree."""
+def _sources(hierarchy: Hierarchy) -> Sources:
+    """The files that tell of limits, use and pressure in a tree, by resource."""
     found: list[Source] = []
     for controller in hierarchy.controllers:
         found += _FILES.get((controller, hierarchy.version), ())
     if hierarchy.version == 2:
         # beside v1 controllers, cpuacct has said how much CPU time was used
         found += (_USAGE_V2, *_PRESSURE) if "cpu" in hierarchy.controllers else _PRESSURE
-    return tuple(found)
+    names = dict.fromkeys(resource for resource, _, _, _ in found)
+    return tuple((name, tuple(source[1:] for source in found if source[0] == name)) for name in names)
 
 
 def _number(text: bytes, directory: str = "") -> tuple[float | None]:  # noqa: ARG001 - a Parse

@@ -18,7 +18,10 @@ def text(forest: Forest, width: int | None = None, rates: dict[tuple[str, str], 
     spoken = [bool(tree.resources) or len(forest.trees) == 1 for tree in forest.trees]
     silent = [tree for tree, speaks in zip(forest.trees, spoken, strict=True) if not speaks]
     told = [tree for tree, speaks in zip(forest.trees, spoken, strict=True) if speaks]
-    parts = [f"{heading(tree)}\n{table(tree, width, rates)}" for tree in told]
+    parts = []
+    for tree in told:
+        hot = tree.hot()
+        parts.append(f"{_heading(tree, hot)}\n{_table(tree, hot, width, rates)}")
     if silent:
         others = "".join(cut(f"{heading(tree)}", width) + "\n" for tree in silent)
         parts.append(f"nothing is limited or counted in (--controller NAME shows the groups):\n{others}")
@@ -27,8 +30,12 @@ def text(forest: Forest, width: int | None = None, rates: dict[tuple[str, str], 
 
 def heading(tree: Tree) -> str:
     """Which tree it is: `memory (cgroup v1, /sys/fs/cgroup/memory): 12 groups`."""
-    shown, reasons = tree.shown, tree.hot()
-    count, hot = len(shown), sum(node.path in reasons for node in shown)
+    return _heading(tree, tree.hot())
+
+
+def _heading(tree: Tree, reasons: dict[str, tuple[str, ...]]) -> str:
+    shown = tree.shown
+    count, hot = len(shown), sum(node.path in reasons for node in shown) if reasons else 0
     number = f"{count} group{'s' if count != 1 else ''}"
     warm = f", {hot} hot spot{'s' if hot != 1 else ''}" if hot else ""
     return f"{tree.title} (cgroup v{tree.version}, {tree.mount}): {number}{warm}"
@@ -38,7 +45,13 @@ def table(tree: Tree, width: int | None = None, rates: dict[tuple[str, str], flo
     """One tree. For each resource: use, the group's own limit, the limit that holds, the group that sets it, pressure
     in percent of the last 10 s; then the container, and why it is a hot spot.
     """
-    hot, columns = tree.hot(), [(resource, tree.holds(resource)) for resource in tree.resources]
+    return _table(tree, tree.hot(), width, rates)
+
+
+def _table(
+    tree: Tree, hot: dict[str, tuple[str, ...]], width: int | None, rates: dict[tuple[str, str], float] | None
+) -> str:
+    columns = [(resource, tree.holds(resource)) for resource in tree.resources]
     titles = ["GROUP"]
     align = "<"
     for resource, _ in columns:

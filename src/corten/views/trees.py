@@ -152,6 +152,8 @@ class Tree(Record):
         found: dict[str, list[str]] = {}
         for resource in self.resources:
             for node in self.nodes:
+                if node.figures.get(resource, _SILENT) is _SILENT:
+                    continue
                 reasons = list(_reasons(resource, node, below.get(node.path, ())))
                 if reasons:
                     found.setdefault(node.path, []).extend(reasons)
