@@ -160,6 +160,15 @@ def test_a_machine_without(command: Callable[..., subprocess.CompletedProcess[st
     assert by_name(report)["layout"]["state"] == "missing"
 
 
+def test_modules_in_the_working_directory_are_not_run(
+    command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    for name in ("json", "shutil", "corten"):
+        (tmp_path / f"{name}.py").write_text("import os; os.mkdir('run')")
+    assert command("doctor", "--json", cwd=tmp_path).returncode == 0
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_trial_that_breaks() -> None:
     assert attempt(lambda: "fine") == Trial(True, "fine")
     assert attempt(lambda: os._exit(3)) == Trial(False, "the trial ended with 3")

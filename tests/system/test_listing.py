@@ -43,7 +43,7 @@ def test_containers_of_the_library() -> None:
         one.group.freeze()
         assert listing.find("first").status == "paused"
         one.group.thaw()
-    assert listing.live() == ()
+    assert not {box.id, other.id} & {one.id for one in listing.live()}
     with pytest.raises(corten.Error, match="no live container 'first'"):
         listing.find("first")
 
@@ -55,7 +55,7 @@ def test_a_container_whose_launcher_was_killed_is_not_listed() -> None:
         assert process.stdout.readline() == "up\n"
         assert listing.find("gone").pid is not None
         process.send_signal(signal.SIGKILL)
-    assert listing.live() == ()
+    assert "gone" not in [one.name for one in listing.live()]
     assert corten.run("host", ["true"]).ok
     subprocess.run([small_root.CORTEN, "run", *words[4:], "true"], check=True)  # a new process sweeps
 

@@ -104,7 +104,6 @@ def order(page: str) -> list[str]:
 def test_containers_and_keys(terminal: Terminal, boxes: list[corten.Container]) -> None:
     terminal.start("--interval", "0.5")
     page = terminal.until(lambda page: len(order(page)) == 3)
-    assert page.splitlines()[0].startswith("corten top  3 containers")
     (line,) = (line for line in page.splitlines() if line.startswith("banana"))
     assert boxes[1].id in line
     assert "64 MiB" in line
@@ -145,7 +144,6 @@ def test_containers_and_keys(terminal: Terminal, boxes: list[corten.Container]) 
 
 def test_containers_come_and_go(terminal: Terminal) -> None:
     terminal.start("--interval", "0.5")
-    terminal.until(lambda page: "no containers" in page)
     with small_root.start(UP, name="apple") as box:
         terminal.until(lambda page: order(page) == ["apple"])
         terminal.tmux("resize-window", "-x", "60", "-y", "8")
@@ -155,7 +153,7 @@ def test_containers_come_and_go(terminal: Terminal) -> None:
         terminal.tmux("resize-window", "-x", "100", "-y", "24")
         box.kill()
         box.wait(20)
-        terminal.until(lambda page: "no containers" in page)
+        terminal.until(lambda page: order(page) == [] and "CPU" in page)
     terminal.press("q")
     assert terminal.ended() == 0
 

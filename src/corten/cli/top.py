@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from corten.cli.parser import Command, Group, Option, UsageError, parse
+from corten.errors import Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ def run(words: Sequence[str]) -> int:
         raise UsageError(f"--interval: {text!r} is not a number of seconds from 0.5 to 60")
     if not (os.isatty(0) and os.isatty(1)):
         raise UsageError("top needs a terminal: for scripts there is 'corten stats --json'")
+    from importlib.util import find_spec
+
+    if find_spec("_curses") is None:
+        raise Unsupported("top needs the module curses: this Python was built without it; use another Python 3.11+")
     from corten.views.top.guard import guarded
 
     def draw() -> None:

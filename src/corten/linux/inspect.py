@@ -12,6 +12,7 @@ import os
 
 from corten.linux import capabilities, clone, idmap, paths
 from corten.linux.capabilities import Sets
+from corten.linux.cgroup.layout import unescape
 from corten.linux.idmap import IdMapping
 from corten.records import Record
 
@@ -146,12 +147,6 @@ def _mount(line: str) -> MountPoint:
         source=unescape(tail[1]),
         super_options=tuple(unescape(" ".join(tail[2:])).split(",")),
     )
-
-
-def unescape(field: str) -> str:
-    """A path of mountinfo, where space, tab, newline and backslash stand as three octal digits."""
-    head, *rest = field.split("\\")
-    return head + "".join(chr(int(part[:3], 8)) + part[3:] if part[:3].isdigit() else "\\" + part for part in rest)
 
 
 def groups(pid: int) -> dict[str, str]:

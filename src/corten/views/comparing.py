@@ -101,6 +101,9 @@ def _looked(look: Callable[[Any, Subject], list[Finding]], step: Step, subject: 
         return look(step, subject)
     except PermissionError:
         return [unknown(subject.own(step.describe()), "as said", "no permission to look: run as root")]
+    except FileNotFoundError as error:
+        inspect.status(subject.pid)  # which says so if the process is gone, and its group with it
+        return [unknown(subject.own(step.describe()), "as said", f"{error.filename} is gone")]
 
 
 def _overtaken(step: Step, steps: tuple[Step, ...]) -> bool:

@@ -12,9 +12,9 @@ _NODES = {"NVIDIA": "/dev/nvidia[0-9]*", "AMD": "/dev/kfd", "other": "/dev/dri/r
 _CDI = ("/etc/cdi", "/var/run/cdi")
 
 
-def abilities() -> list[Ability]:
-    """One row: GPU and CDI file."""
-    found = {maker: nodes for maker, pattern in _NODES.items() if (nodes := sorted(glob.glob(pattern)))}
+def abilities(root: str = "") -> list[Ability]:
+    """One row: GPU and CDI file. root: before /dev and the places of CDI files."""
+    found = {maker: nodes for maker, pattern in _NODES.items() if (nodes := sorted(glob.glob(root + pattern)))}
     if not found:
         return [Ability(_AREA, "GPU", MISSING, "no device of one", "programs compute on the CPU")]
     maker, nodes = next(iter(found.items()))
@@ -23,7 +23,7 @@ def abilities() -> list[Ability]:
         return [Ability(_AREA, "GPU", DEGRADED, f"{maker}: no permission to open {unusable[0]}",
                         "containers of this user cannot use it",
                         f"usermod -aG {_group(unusable[0])} $USER")]  # fmt: skip
-    files = [path for top in _CDI for path in glob.glob(f"{top}/*") if path.endswith((".yaml", ".json"))]
+    files = [path for top in _CDI for path in glob.glob(f"{root}{top}/*") if path.endswith((".yaml", ".json"))]
     if not files:
         mend = "nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml" if maker == "NVIDIA" else ""
         return [Ability(_AREA, "GPU", DEGRADED, f"{maker}: {', '.join(nodes)}, but no CDI file in {' or '.join(_CDI)}",

@@ -35,7 +35,8 @@ def run_all(home: str) -> dict[str, Trial]:
     code = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(corten.views.__file__))))
     # The directory of the module first: it is how it was found here, installed or not.
     path = ":".join(part for part in (code, os.environ.get("PYTHONPATH", "")) if part)
-    words = [sys.executable, "-m", "corten.views.doctor.trials", home]
+    # -P: a module of the same name in the working directory, which may be anybody's, is not ours.
+    words = [sys.executable, "-P", "-m", "corten.views.doctor.trials", home]
     done = subprocess.run(
         words, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path}, timeout=300
     )
