@@ -272,3 +272,36 @@ def test_a_bind_of_a_stage_shows_what_its_layers_come_to(build: Build, home: Pat
     assert read(home, image, "linked") == "two\n"
     assert read(home, image, "file") == "2\n"
     assert read(home, image, "turned") == "t\n"
+
+
+def test_parents_exclude_and_further_contexts(build: Build, home: Path, context: Path, tmp_path: Path) -> None:
+    for name in ("a/b/c", "a/b/d.o", "a/e/f.o", "a/e/g"):
+        path = context / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "x").write_text("other")
+    text = (
+        "FROM scratch\nCOPY --parents a/b/c a/e /kept/\nCOPY --exclude=**/*.o a /all/\nCOPY --from=more x /\n"
+        "COPY --link a/b/c /linked/c\n"
+    )
+    image = build(text, "--build-context", f"more={other}")
+    files = {path for path, row in ours(home, image).items() if row[0][0] == "-"}
+    assert files == {
+        "/kept/a/b/c", "/kept/a/e/f.o", "/kept/a/e/g", "/all/b/c", "/all/e/g", "/x", "/linked/c",
+    }  # fmt: skip
+
+
+def test_an_argument_that_nobody_takes_is_told(build: Build) -> None:
+    build("FROM scratch\nCOPY <<F /f\nx\nF\n", "--build-arg", "TYPO=1", "--build-arg", "HTTP_PROXY=x")
+    assert said[0] == "warning: --build-arg TYPO: no ARG takes it"
+    assert len(said) == 2
+
+
+def test_the_containerfiles_own_ignore_file_comes_first(build: Build, home: Path, context: Path) -> None:
+    (context / "f").write_text("f")
+    (context / ".dockerignore").write_text("f\n")
+    (context / "Special.dockerignore").write_text("busybox\nSpecial*\n.dockerignore\n")
+    image = build("FROM scratch\nCOPY . /\n", name="Special")
+    assert set(ours(home, image)) == {"/f"}
