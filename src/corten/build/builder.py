@@ -15,15 +15,16 @@ import time
 from corten.build import evaluate, running
 from corten.build.evaluate import Setting
 from corten.build.failures import BuildFailed, Cancelled
+from corten.build.lines import ContainerfileError
 from corten.build.progress import Progress
 from corten.build.results import Result, Results
 from corten.build.run_mounts import Secret
 from corten.build.stage_worker import Built, StageWorker, time_text
 from corten.build.stages import Containerfile, Stage, dependencies, needed, platform_args
 from corten.build.trees import Context, Tree
-from corten.errors import Error, NotFound
+from corten.errors import Error, InvalidInput, NotFound
 from corten.images.layers.commit import commit
-from corten.images.manifests import own_platform
+from corten.images.manifests import Platform, own_platform, parse_platform
 from corten.images.store.images import Image, Layer, Store
 from corten.records import Record
 
@@ -129,13 +130,22 @@ class Builder:
         return worker.built
 
     def _base(self, file: Containerfile, stage: Stage, done: dict[int, Built]) -> Built:
+        own = own_platform()
+        try:
+            if stage.platform and not _same(parse_platform(stage.platform), own):
+                raise InvalidInput(f"--platform={stage.platform}: only this machine's, {own}, can be built for")
+        except InvalidInput as error:
+            raise ContainerfileError(file.name, stage.begin.line, stage.begin.word, str(error)) from None
         if stage.base.lower() == "scratch":
             return Built((), {}, (), dict(_own_platform()))
         number = file.find(stage.base, stage.number)
         if number is not None:
             return done[number]
         try:
-            return built_of(self.find_image(stage.base))
+            image = self.find_image(stage.base)
+            if not _same(image.config.platform, own):
+                raise InvalidInput(f"image {stage.base!r}: is for {image.config.platform}, and this machine is {own}")
+            return built_of(image)
         except Error as error:
             raise BuildFailed(file.name, stage.begin.line, stage.begin.word, str(error)) from None
 
@@ -199,6 +209,11 @@ class Builder:
     def now(self) -> int:
         """The Unix time that things are made at, s."""
         return self.options.epoch if self.options.epoch is not None else int(time.time())
+
+
+def _same(one: Platform, other: Platform) -> bool:
+    """Whether what is for one platform runs on the other; variants are for the kernel to judge."""
+    return (one.os, one.architecture) == (other.os, other.architecture)
 
 
 def built_of(image: Image) -> Built:

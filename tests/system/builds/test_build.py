@@ -207,6 +207,8 @@ def test_links_in_the_context_do_not_lead_out(refused: Callable[..., str], conte
     ("text", "message"),
     [
         ("FROM scratch\nRNU x\n", "Containerfile:2: RNU: unknown instruction: did you mean RUN?"),
+        ("FROM --platform=linux/s390x scratch\n", "Containerfile:1: FROM: --platform=linux/s390x: only this machine's"),
+        ("FROM --platform=linux/a/b/c scratch\n", "Containerfile:1: FROM: --platform: 'linux/a/b/c' is not OS/"),
         ("FROM nothing/there:1\n", "Containerfile:1: FROM: image "),
         ("FROM scratch\nCOPY missing /x\n", "Containerfile:2: COPY: missing: no such file or directory"),
         ("FROM scratch\nCOPY *.none /x/\n", "Containerfile:2: COPY: *.none: nothing matches"),
