@@ -307,3 +307,14 @@ def test_the_containerfiles_own_ignore_file_comes_first(build: Build, home: Path
     (context / "Special.dockerignore").write_text("busybox\nSpecial*\n.dockerignore\n")
     image = build("FROM scratch\nCOPY . /\n", name="Special")
     assert set(ours(home, image)) == {"/f"}
+
+
+def test_independent_stages_are_built_at_the_same_time(build: Build, home: Path) -> None:
+    """Each of two stages waits for the other: one after the other they would never end."""
+    wait = "RUN --mount=type=cache,id=m,target=/c touch /c/{0}; until [ -e /c/{1} ]; do usleep 9; done; touch /{0}\n"
+    image = build(
+        f"{BASE}FROM base AS a\n{wait.format('a', 'b')}FROM base AS b\n{wait.format('b', 'a')}"
+        "FROM scratch\nCOPY --from=a /a /\nCOPY --from=b /b /\n",
+        "--jobs", "2",
+    )  # fmt: skip
+    assert set(ours(home, image)) == {"/a", "/b"}
