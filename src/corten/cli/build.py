@@ -23,7 +23,7 @@ COMMAND = Command(
         Group(
             "What to build",
             (
-                Option(("-f", "--file"), "FILE", "The Containerfile, if it is not the one in CONTEXT"),
+                Option(("-f", "--file"), "FILE", "The Containerfile, if not the one in CONTEXT; or -"),
                 Option(("-t", "--tag"), "NAME", "A name for the image; may be repeated", repeat=True),
                 Option(("--target",), "STAGE", "Build this stage, by name or number, instead of the last"),
                 Option(("--build-arg",), "NAME[=VALUE]", "For ARG; without VALUE from the environment", repeat=True),

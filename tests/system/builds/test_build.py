@@ -318,3 +318,10 @@ def test_independent_stages_are_built_at_the_same_time(build: Build, home: Path)
         "--jobs", "2",
     )  # fmt: skip
     assert set(ours(home, image)) == {"/a", "/b"}
+
+
+def test_a_containerfile_from_standard_input(context: Path, command: Command, home: Path) -> None:
+    done = command("build", "-q", "-f", "-", str(context), stdin=None, input="FROM scratch\nCOPY busybox /b\n")
+    assert done.returncode == 0, done.stderr
+    wrong = command("build", "-q", "-f", "-", str(context), stdin=None, input="FROM scratch\nCPY a b\n")
+    assert wrong.stderr == "corten: standard input:2: CPY: unknown instruction: did you mean COPY?\n"
