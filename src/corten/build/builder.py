@@ -7,28 +7,24 @@ Rule 3: the same input gives the same digest: times come from the results of ste
 
 from __future__ import annotations
 
-import collections
 import concurrent.futures
 import os
 import threading
 import time
 
-from corten.build import evaluate, inside, keys, running
-from corten.build.evaluate import CopyStep, DirectoryStep, Done, RunStep, Setting
+from corten.build import evaluate, running
+from corten.build.evaluate import Setting
 from corten.build.failures import BuildFailed, Cancelled
-from corten.build.gathering import Gathered
 from corten.build.lines import ContainerfileError
-from corten.build.placing import Placing
 from corten.build.progress import Progress
 from corten.build.results import Result, Results
-from corten.build.run_mounts import RunMounts, Secret
-from corten.build.selection import SelectionError
-from corten.build.stages import Containerfile, Stage, dependencies, needed
-from corten.build.trees import Context, Tree, identity_of, owner_of
-from corten.build.views import make_layer
+from corten.build.run_mounts import Secret
+from corten.build.stage_worker import Built, StageWorker, time_text
+from corten.build.stages import Containerfile, Stage, dependencies, needed, platform_args
+from corten.build.trees import Context, Tree
 from corten.errors import Error, InvalidInput, NotFound
 from corten.images.layers.commit import commit
-from corten.images.manifests import own_platform
+from corten.images.manifests import Platform, own_platform, parse_platform
 from corten.images.store.images import Image, Layer, Store
 from corten.records import Record
 
@@ -38,13 +34,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from corten.build.host_settings import HostSettings
-    from corten.build.instructions import Instruction
     from corten.engine.mounts import MountOption
     from corten.images.references import Reference
     from corten.images.registry.watching import Watcher
-
-
-_LAST = 40  # lines of a failed step that its error keeps
 
 
 class BuildOptions(Record):
@@ -72,16 +64,6 @@ class BuildOptions(Record):
     packing: str = "gzip"
 
 
-class Built(Record):
-    """A stage that is done. history: as OCI has it; created: the latest of its steps, None before there is one."""
-
-    layers: tuple[Layer, ...]
-    config: dict[str, Any]
-    history: tuple[dict[str, Any], ...]
-    platform: dict[str, str]
-    created: str = ""
-
-
 class Builder:
     """One build. watch: gives who is told how images are fetched."""
 
@@ -100,8 +82,8 @@ class Builder:
         self._fetched: dict[str, Image] = {}
         self._fetching = threading.Lock()
         self._results = Results(f"{self.home}/steps", self.store)
-        self._running = running.Running()
-        self._secrets = dict(options.secrets)
+        self.running = running.Running()
+        self.secrets = dict(options.secrets)
         self._empty = f"{self.home}/empty"
 
     def build(self, file: Containerfile) -> Image:
@@ -130,7 +112,7 @@ class Builder:
                 for future in finished:
                     done[futures.pop(future)] = future.result()
         except BaseException:
-            self._running.cancel()
+            self.running.cancel()
             raise
         finally:
             pool.shutdown(cancel_futures=True)
@@ -140,21 +122,30 @@ class Builder:
         base = self._base(file, stage, done)
         setting = Setting(file.name, file.escape, self.options.build_args, (*_platforms(), *file.global_args))
         steps = evaluate.evaluate(stage.instructions, base.config, setting, stage.begin.line)
-        worker = _StageWorker(self, file, stage, base, done)
+        worker = StageWorker(self, file, stage, base, done)
         for number, one in enumerate(steps, 1):
-            if self._running.cancelled:
+            if self.running.cancelled:
                 raise Cancelled
             worker.do(one, number, len(steps))
         return worker.built
 
     def _base(self, file: Containerfile, stage: Stage, done: dict[int, Built]) -> Built:
+        own = own_platform()
+        try:
+            if stage.platform and not _same(parse_platform(stage.platform), own):
+                raise InvalidInput(f"--platform={stage.platform}: only this machine's, {own}, can be built for")
+        except InvalidInput as error:
+            raise ContainerfileError(file.name, stage.begin.line, stage.begin.word, str(error)) from None
         if stage.base.lower() == "scratch":
             return Built((), {}, (), dict(_own_platform()))
         number = file.find(stage.base, stage.number)
         if number is not None:
             return done[number]
         try:
-            return built_of(self.find_image(stage.base))
+            image = self.find_image(stage.base)
+            if not _same(image.config.platform, own):
+                raise InvalidInput(f"image {stage.base!r}: is for {image.config.platform}, and this machine is {own}")
+            return built_of(image)
         except Error as error:
             raise BuildFailed(file.name, stage.begin.line, stage.begin.word, str(error)) from None
 
@@ -192,7 +183,7 @@ class Builder:
         config = dict(built.config)
         if self.options.labels:
             config["Labels"] = {**(config.get("Labels") or {}), **dict(self.options.labels)}
-        created = _time(self.options.epoch) if self.options.epoch is not None else built.created
+        created = time_text(self.options.epoch) if self.options.epoch is not None else built.created
         whole: dict[str, Any] = {
             **({"created": created} if created else {}),
             **built.platform,
@@ -220,145 +211,9 @@ class Builder:
         return self.options.epoch if self.options.epoch is not None else int(time.time())
 
 
-class _StageWorker:
-    """One stage while it is built."""
-
-    def __init__(
-        self, builder: Builder, file: Containerfile, stage: Stage, base: Built, done: dict[int, Built]
-    ) -> None:
-        self._builder, self._file, self._stage, self._done = builder, file, stage, done
-        self._name = stage.name or f"stage {stage.number}"
-        self._last: collections.deque[bytes] = collections.deque(maxlen=_LAST)
-        self.built = base
-
-    def do(self, one: Done, number: int, count: int) -> None:
-        """Carry out one instruction. ContainerfileError, BuildFailed."""
-        step, at = one.step, one.instruction
-
-        def begin(key: str) -> None:
-            how = "cached" if key and self._builder.cached(key) else ""
-            self._builder.progress.step(self._name, number, count, at, how)
-
-        try:
-            if isinstance(step, RunStep):
-                result = self._run(step, begin)
-            elif isinstance(step, CopyStep):
-                result = self._copy(step, begin)
-            elif isinstance(step, DirectoryStep):
-                result = self._directory(step, begin)
-            else:
-                begin("")
-                result = None
-        except (SelectionError, InvalidInput) as error:
-            if isinstance(error, ContainerfileError):
-                raise
-            raise ContainerfileError(self._file.name, at.line, at.word, str(error)) from None
-        except running.Failed as failure:
-            output = b"".join(self._last).decode(errors="replace")
-            last = output.strip().rpartition("\n")[2] if self._builder.progress.silent else ""
-            why = f"{_short(at)}: {failure}" + (f": {last}" if last else "")
-            raise BuildFailed(self._file.name, at.line, at.word, why, output) from None
-        except Error as error:
-            raise BuildFailed(self._file.name, at.line, at.word, str(error)) from None
-        self._note(one, result)
-
-    def _note(self, one: Done, result: Result | None) -> None:
-        built, epoch = self.built, self._builder.options.epoch
-        created = built.created
-        if result is not None:
-            created = max(created, _time(result.created if epoch is None else min(result.created, epoch)))
-        layer = result.layer if result is not None else None
-        entry: dict[str, Any] = {"created_by": " ".join(one.instruction.text.split())}
-        if created:
-            entry["created"] = created
-        if layer is None:
-            entry["empty_layer"] = True
-        layers = (*built.layers, layer) if layer is not None else built.layers
-        self.built = built.replace(
-            layers=layers, config=one.config, history=(*built.history, entry), created=created
-        )
-
-    @property
-    def _below(self) -> tuple[str, ...]:
-        return tuple(layer.diff_id for layer in self.built.layers)
-
-    def _source_of(self, word: str) -> Tree | Context:
-        """The stage, further context or image that `from=` means."""
-        number = self._file.find(word, self._stage.number)
-        if number is not None:
-            return self._builder.tree(self._done[number].layers)
-        for name, context in self._builder.options.contexts:
-            if name == word:
-                return context
-        return self._builder.tree(self._builder.find_image(word).layers)
-
-    def _run(self, step: RunStep, begin: Callable[[str], None]) -> Result:
-        builder, options = self._builder, self._builder.options
-        network = {"": options.network, "default": options.network}.get(step.network, step.network)
-        mounts = RunMounts(
-            step.mounts, builder.context, self._source_of, builder._secrets, f"{builder.home}/caches"
-        )
-        key = keys.run_key(self._below, step, mounts.digests(), network, options.epoch)
-
-        def output(line: bytes) -> None:
-            self._last.append(line)
-            builder.progress.output(self._name, line)
-
-        def do(draft: str) -> tuple[Layer | None, int]:
-            make_layer(f"{draft}/layer")
-            lowers = builder.tree(self.built.layers).lowers
-            try:
-                host = options.host() if options.host else None
-                upper = running.run(
-                    step, lowers, draft, mounts, options.volumes, host, network, builder._running, output
-                )
-            finally:
-                mounts.close()
-            return builder.layer_of(upper), builder.now()
-
-        begin(key)
-        return builder.result(key, do)
-
-    def _copy(self, step: CopyStep, begin: Callable[[str], None]) -> Result:
-        builder, epoch = self._builder, self._builder.options.epoch
-        origin = self._source_of(step.from_) if step.from_ else builder.context
-        tree, context = (origin, None) if isinstance(origin, Tree) else (None, origin)
-        with Gathered(step, context, tree, builder.home) as gathered:
-            owner = self._owner(step, tree is not None)
-            key = keys.copy_key(self._below, step, [source.digest for source in gathered.sources], owner, epoch)
-
-            def do(draft: str) -> tuple[Layer | None, int]:
-                lowers = builder.tree(() if step.link else self.built.layers).lowers
-                wanted = Placing(
-                    step, gathered.sources, tree.lowers if tree else (), context is not None, lowers, draft, owner,
-                    builder.now(), epoch,
-                )  # fmt: skip
-                upper = inside.call("corten.build.placing:place", (wanted,), gathered.descriptors)
-                return builder.layer_of(upper), builder.now()
-
-            begin(key)
-            return builder.result(key, do)
-
-    def _owner(self, step: CopyStep, from_tree: bool) -> tuple[int, int] | None:
-        if not step.chown:
-            return None if from_tree else (0, 0)
-        return owner_of(self._builder.tree(self.built.layers).lowers, step.chown)
-
-    def _directory(self, step: DirectoryStep, begin: Callable[[str], None]) -> Result:
-        builder = self._builder
-        owner = (0, 0)
-        if step.user not in ("", "0", "root"):
-            owner = identity_of(builder.tree(self.built.layers).lowers, step.user, "USER")
-        key = keys.directory_key(self._below, step, owner, builder.options.epoch)
-
-        def do(draft: str) -> tuple[Layer | None, int]:
-            lowers = builder.tree(self.built.layers).lowers
-            arguments = (step, lowers, draft, owner, builder.now())
-            upper = inside.call("corten.build.placing:make_directory", arguments)
-            return builder.layer_of(upper) if upper else None, builder.now()
-
-        begin(key)
-        return builder.result(key, do)
+def _same(one: Platform, other: Platform) -> bool:
+    """Whether what is for one platform runs on the other; variants are for the kernel to judge."""
+    return (one.os, one.architecture) == (other.os, other.architecture)
 
 
 def built_of(image: Image) -> Built:
@@ -377,16 +232,4 @@ def _own_platform() -> tuple[tuple[str, str], ...]:
 
 
 def _platforms() -> tuple[tuple[str, str], ...]:
-    from corten.build.stages import platform_args
-
     return tuple(platform_args(os.uname().machine).items())
-
-
-def _time(seconds: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-
-
-def _short(one: Instruction) -> str:
-    """An instruction without its name, as far as a line takes it."""
-    words = " ".join(one.text.split()[1:])
-    return words if len(words) <= 80 else f"{words[:79]}…"

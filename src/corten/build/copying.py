@@ -95,17 +95,21 @@ class Writer:
                 continue
             self._put(source_root, entry, where.rstrip("/") or "/")
 
-    def write(self, path: str, content: bytes, mtime: int) -> None:
-        """Make a file with a content. mtime: ns."""
-        entry = Entry("", "", stat.S_IFREG | 0o644, 0, 0, mtime, len(content))
+    def write(self, path: str, content: bytes | int, mtime: int) -> None:
+        """Make a file with a content, or with all that is in an open one. mtime: ns."""
+        entry = Entry("", "", stat.S_IFREG | 0o644, 0, 0, mtime, 0)
         parent, name = self._parent(path, mtime)
         try:
             self._clear(parent, name, path)
             fd = os.open(name, _NEW, 0o600, dir_fd=parent)
             try:
-                view = memoryview(content)
-                while view:
-                    view = view[os.write(fd, view) :]
+                if isinstance(content, int):
+                    os.lseek(content, 0, os.SEEK_SET)
+                    _copy(content, fd)
+                else:
+                    view = memoryview(content)
+                    while view:
+                        view = view[os.write(fd, view) :]
                 self._finish(fd, entry)
             finally:
                 os.close(fd)
@@ -194,7 +198,8 @@ class Writer:
                 return
             finally:
                 os.close(above)
-        self._first[entry.inode] = path
+        if entry.inode != (0, 0):
+            self._first[entry.inode] = path
         source = paths.open_in_root(source_root, entry.source, os.O_RDONLY | os.O_NONBLOCK)
         try:
             fd = os.open(name, _NEW, 0o600, dir_fd=parent)

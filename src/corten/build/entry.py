@@ -25,13 +25,13 @@ _NAMES = ("Containerfile", "Dockerfile")
 def build_directory(
     context: str, file: str, options: BuildOptions, output: int, watch: Callable[[], Watcher] | None = None
 ) -> Image:
-    """Build a directory by its Containerfile. file: its path; empty: Containerfile or Dockerfile in the context.
+    """Build a directory by its Containerfile.
 
-    output: descriptor for what is said on the way, -1 for silence; watch: gives who is told how images are fetched.
+    file: its path, `-` for standard input; empty: Containerfile or Dockerfile in the context; output: descriptor for
+    what is said on the way, -1 for silence; watch: gives who is told how images are fetched.
     """
     path = file or _default(context)
-    text = _read(path)
-    source, instructions = parse(text, os.path.relpath(path) if not path.startswith("/") else path)
+    source, instructions = parse(_read(path), "standard input" if path == "-" else os.path.normpath(path))
     given = dict(options.build_args)
     stages = read_stages(source, instructions, given, platform_args(os.uname().machine))
     numbers = needed(stages, options.target)
@@ -64,6 +64,10 @@ def _default(context: str) -> str:
 
 
 def _read(path: str) -> str:
+    if path == "-":
+        import sys
+
+        return sys.stdin.read()
     try:
         with open(path, encoding="utf-8") as file:
             return file.read()

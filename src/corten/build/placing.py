@@ -116,8 +116,7 @@ class _Placer:
         about = os.fstat(fd)
         manner = self.writer.manner
         own = Writer(self.writer.root, manner if manner.mode is not None else manner.replace(mode=0o600))
-        content = os.pread(fd, about.st_size, 0)
-        own.write(posixpath.join(clean, name) if inside else clean, content, about.st_mtime_ns)
+        own.write(posixpath.join(clean, name) if inside else clean, fd, about.st_mtime_ns)
         own.finish()
 
 

@@ -93,7 +93,7 @@ def _source(root: int, path: str, ignore: Ignore, exclude: Ignore, source: str, 
     finally:
         os.close(fd)
     try:
-        # Where the path leads over links, names for the ignore file are those that were written.
+        # The ignore file knows paths as they were written, not where links lead.
         base = keep or ""
         top = _entry(f"/proc/self/fd/{directory}", None, path, base, about)
         return [top, *_walk(directory, path, base, ignore, exclude, "")]

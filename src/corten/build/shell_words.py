@@ -158,7 +158,7 @@ class _Reader:
             return value or ""
         if sign in ("/", "//"):
             pattern, new = self._raw("/"), self._word()
-            found = _pattern(pattern, greedy=True)
+            found = _pattern(pattern)
             return re.sub(found, lambda _: new, value or "", count=1 if sign == "/" else 0)
         word = self._word() if sign[-1] not in "#%" else self._raw("}")
         return _modified(name, value, sign, word)
@@ -195,7 +195,7 @@ def _modified(name: str, value: str | None, sign: str, word: str) -> str:
 
 def _without(value: str, pattern: str, sign: str) -> str:
     """The value without its shortest (one sign) or longest (two) beginning (#) or end (%) that matches."""
-    whole = re.compile(_pattern(pattern, greedy=True), re.DOTALL)
+    whole = re.compile(_pattern(pattern), re.DOTALL)
     cuts = range(len(value) + 1)
     if sign[0] == "#":
         order = cuts if sign == "#" else reversed(cuts)
@@ -204,7 +204,7 @@ def _without(value: str, pattern: str, sign: str) -> str:
     return next((value[:cut] for cut in order if whole.fullmatch(value, cut)), value)
 
 
-def _pattern(pattern: str, greedy: bool) -> str:
+def _pattern(pattern: str) -> str:
     """A shell pattern as a regular expression."""
     found, at = "", 0
     while at < len(pattern):
@@ -213,6 +213,6 @@ def _pattern(pattern: str, greedy: bool) -> str:
             at += 1
             found += re.escape(pattern[at])
         else:
-            found += {"*": ".*" if greedy else ".*?", "?": "."}.get(char, re.escape(char))
+            found += {"*": ".*", "?": "."}.get(char, re.escape(char))
         at += 1
     return found

@@ -23,12 +23,13 @@ COMMAND = Command(
         Group(
             "What to build",
             (
-                Option(("-f", "--file"), "FILE", "By default Containerfile or Dockerfile in CONTEXT"),
+                Option(("-f", "--file"), "FILE", "The Containerfile, if not the one in CONTEXT; or -"),
                 Option(("-t", "--tag"), "NAME", "A name for the image; may be repeated", repeat=True),
                 Option(("--target",), "STAGE", "Build this stage, by name or number, instead of the last"),
                 Option(("--build-arg",), "NAME[=VALUE]", "For ARG; without VALUE from the environment", repeat=True),
+                Option(("--build-context",), "NAME=DIR", "A directory more, for COPY --from=NAME", repeat=True),
                 Option(("--label",), "NAME=VALUE", "One more label", repeat=True),
-                Option(("--timestamp",), "SECONDS", "No time is later (Unix time); or SOURCE_DATE_EPOCH"),
+                Option(("--timestamp",), "SECONDS", "No time in it is later; or set SOURCE_DATE_EPOCH"),
             ),
         ),
         Group(
@@ -36,7 +37,7 @@ COMMAND = Command(
             (
                 Option(("--no-cache",), "", "Carry out every step anew"),
                 Option(("--jobs",), "NUMBER", "Stages at the same time; by default the number of CPUs"),
-                Option(("--secret",), "id=NAME,src=FILE", "For --mount=type=secret; or id=NAME,env=VAR", repeat=True),
+                Option(("--secret",), "id=NAME,src=FILE", "For RUN --mount=type=secret; or id=,env=", repeat=True),
                 Option(("-v", "--volume"), "SRC:DST[:ro]", "Show this to every RUN; no part of the image", repeat=True),
                 Option(("--network",), "NAME", "Network of RUN: host (the default) or none"),
                 Option(("-q", "--quiet"), "", "Print nothing but the digest"),
@@ -65,7 +66,11 @@ def run(words: Sequence[str]) -> int:
         signal.signal(number, _stop)
     quiet = values.get("quiet", False)
     output = -1 if quiet else 2
-    image = build_directory(arguments[0], values.get("file", ""), options, output, lambda: watching(quiet))
+    try:
+        image = build_directory(arguments[0], values.get("file", ""), options, output, lambda: watching(quiet))
+    finally:
+        for _, context in options.contexts:
+            context.close()
     sys.stdout.write(f"{image.digest}\n")
     return 0
 
@@ -95,6 +100,7 @@ def _options(values: dict[str, Any]) -> BuildOptions:
         no_cache=values.get("no_cache", False),
         secrets=tuple(_secret(text) for text in values.get("secret", ())),
         volumes=tuple(mounts.volume("--volume", text) for text in values.get("volume", ())),
+        contexts=tuple(_context(text) for text in values.get("build_context", ())),
         network=network,
         pull=pull,
         epoch=_epoch(values.get("timestamp")),
@@ -120,6 +126,13 @@ def _pair(label: str, text: str) -> tuple[str, str]:
     if not name or not equals:
         raise UsageError(f"{label}: {text!r}: write NAME=VALUE")
     return name, value
+
+
+def _context(text: str) -> tuple[str, Any]:
+    from corten.build.trees import Context
+
+    name, path = _pair("--build-context", text)
+    return name, Context(path)
 
 
 def _build_arg(text: str) -> tuple[str, str] | None:

@@ -207,6 +207,8 @@ def test_links_in_the_context_do_not_lead_out(refused: Callable[..., str], conte
     ("text", "message"),
     [
         ("FROM scratch\nRNU x\n", "Containerfile:2: RNU: unknown instruction: did you mean RUN?"),
+        ("FROM --platform=linux/s390x scratch\n", "Containerfile:1: FROM: --platform=linux/s390x: only this machine's"),
+        ("FROM --platform=linux/a/b/c scratch\n", "Containerfile:1: FROM: --platform: 'linux/a/b/c' is not OS/"),
         ("FROM nothing/there:1\n", "Containerfile:1: FROM: image "),
         ("FROM scratch\nCOPY missing /x\n", "Containerfile:2: COPY: missing: no such file or directory"),
         ("FROM scratch\nCOPY *.none /x/\n", "Containerfile:2: COPY: *.none: nothing matches"),
@@ -272,3 +274,54 @@ def test_a_bind_of_a_stage_shows_what_its_layers_come_to(build: Build, home: Pat
     assert read(home, image, "linked") == "two\n"
     assert read(home, image, "file") == "2\n"
     assert read(home, image, "turned") == "t\n"
+
+
+def test_parents_exclude_and_further_contexts(build: Build, home: Path, context: Path, tmp_path: Path) -> None:
+    for name in ("a/b/c", "a/b/d.o", "a/e/f.o", "a/e/g"):
+        path = context / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "x").write_text("other")
+    text = (
+        "FROM scratch\nCOPY --parents a/b/c a/e /kept/\nCOPY --exclude=**/*.o a /all/\nCOPY --from=more x /\n"
+        "COPY --link a/b/c /linked/c\n"
+    )
+    image = build(text, "--build-context", f"more={other}")
+    files = {path for path, row in ours(home, image).items() if row[0][0] == "-"}
+    assert files == {
+        "/kept/a/b/c", "/kept/a/e/f.o", "/kept/a/e/g", "/all/b/c", "/all/e/g", "/x", "/linked/c",
+    }  # fmt: skip
+
+
+def test_an_argument_that_nobody_takes_is_told(build: Build) -> None:
+    build("FROM scratch\nCOPY <<F /f\nx\nF\n", "--build-arg", "TYPO=1", "--build-arg", "HTTP_PROXY=x")
+    assert said[0] == "warning: --build-arg TYPO: no ARG takes it"
+    assert len(said) == 2
+
+
+def test_the_containerfiles_own_ignore_file_comes_first(build: Build, home: Path, context: Path) -> None:
+    (context / "f").write_text("f")
+    (context / ".dockerignore").write_text("f\n")
+    (context / "Special.dockerignore").write_text("busybox\nSpecial*\n.dockerignore\n")
+    image = build("FROM scratch\nCOPY . /\n", name="Special")
+    assert set(ours(home, image)) == {"/f"}
+
+
+def test_independent_stages_are_built_at_the_same_time(build: Build, home: Path) -> None:
+    """Each of two stages waits for the other: one after the other they would never end."""
+    wait = "RUN --mount=type=cache,id=m,target=/c touch /c/{0}; until [ -e /c/{1} ]; do usleep 9; done; touch /{0}\n"
+    image = build(
+        f"{BASE}FROM base AS a\n{wait.format('a', 'b')}FROM base AS b\n{wait.format('b', 'a')}"
+        "FROM scratch\nCOPY --from=a /a /\nCOPY --from=b /b /\n",
+        "--jobs", "2",
+    )  # fmt: skip
+    assert set(ours(home, image)) == {"/a", "/b"}
+
+
+def test_a_containerfile_from_standard_input(context: Path, command: Command, home: Path) -> None:
+    done = command("build", "-q", "-f", "-", str(context), stdin=None, input="FROM scratch\nCOPY busybox /b\n")
+    assert done.returncode == 0, done.stderr
+    wrong = command("build", "-q", "-f", "-", str(context), stdin=None, input="FROM scratch\nCPY a b\n")
+    assert wrong.stderr == "corten: standard input:2: CPY: unknown instruction: did you mean COPY?\n"
