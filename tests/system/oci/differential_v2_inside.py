@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import oci_runtime
 from oci_bundles import LOOK, TABLE, both, normal
 from oci_runtime import CORTEN_OCI, Runtime, config_of, make_root
 
@@ -29,6 +30,9 @@ ROWS = {
 }
 RESOURCES = {"memory": {"limit": 64 << 20, "swap": 64 << 20}, "pids": {"limit": 33},
              "cpu": {"shares": 512, "quota": 25000, "period": 50000}}  # fmt: skip
+
+
+oci_runtime.TIMEOUT = 240  # seconds: the processor is emulated
 
 
 @pytest.fixture(scope="module")
