@@ -1,7 +1,4 @@
-"""Both halves: a run/child container with a host name, a root and processes of its own, and at most 20 of them.
-
-Run as root: python examples/run_child.py [PROGRAM ARG...]
-"""
+"""Both halves: a host name, a root and at most 20 processes of its own. As root: run_child.py [PROGRAM ARG...]"""
 
 from __future__ import annotations
 
@@ -29,8 +26,8 @@ def run(argv: tuple[str, ...]) -> None:
         *(identity.SetHostname("container"), root.Pivot(), root.WorkingDirectory("/")),
     )
     program = Program(argv, (f"PATH={os.environ['PATH']}",), os.environ["PATH"])
-    undo = (groups.RemoveGroup(box),)
-    plan = Plan((groups.MakeGroup(box), *limit), ("uts", "pid", "mount"), (), (), child, (), program, undo, group=box)
+    host, undo = (groups.MakeGroup(box), *limit), (groups.RemoveGroup(box),)
+    plan = Plan(host, ("uts", "pid", "mount"), (), (), child, (), program, undo, group=box)
     print(*plan.lines(), sep="\n", flush=True)
     account = Launch(plan, (0, 1, 2), lambda message, _: print(message, flush=True)).wait()
     print(f"refused to fork {account.pids_refused} times; on the host /i-was-here: {os.path.exists('/i-was-here')}")

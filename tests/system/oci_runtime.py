@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 CORTEN_OCI = str(Path(sys.executable).parent / "corten-oci")
+PODMAN_PARENT = f"corten{os.getpid()}-podman"  # the control group below which podman is to make its own
 TIMEOUT = 60  # seconds; nothing here may hang
 
 

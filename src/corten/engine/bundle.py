@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 class MakeOptions(Record):
     """What the command line says about making a container.
 
-    bundle: absolute; preserve_fds: how many descriptors from 3 on the program gets; cgroups: off leaves the process in
+    bundle: absolute; preserve_fds: how many descriptors from 3 on the program gets; listening: how many of them are
+    sockets of its activation (which it is told as sd_listen_fds(3) has it); cgroups: off leaves the process in
     the caller's group.
     """
 
@@ -47,6 +48,7 @@ class MakeOptions(Record):
     pivot: bool = True
     keyring: bool = True
     preserve_fds: int = 0
+    listening: int = 0
     systemd_cgroup: bool = False
     cgroups: bool = True
 
@@ -108,6 +110,9 @@ def prepare(identity: str, directory: str, options: MakeOptions, config: str = "
     process, linux = spec.process, spec.linux
     assert process is not None
     assert linux is not None
+    if options.listening:
+        process = process.replace(env=(*process.env, f"LISTEN_FDS={options.listening}", "LISTEN_PID=1"))
+        spec = spec.replace(process=process)
     _require(process, linux)
     layout = layouts.detect()
     scope = None

@@ -7,6 +7,7 @@ differ from hierarchy to hierarchy. The named v1 hierarchy of systemd is joined 
 from __future__ import annotations
 
 from corten.errors import InvalidInput, Unsupported
+from corten.linux.cgroup import directories
 from corten.linux.cgroup import group as groups
 from corten.linux.cgroup.group import Group, GroupDir
 from corten.linux.cgroup.layout import Hierarchy, Layout
@@ -49,6 +50,20 @@ def place(layout: Layout, path: str, identity: str, need: Iterable[str]) -> Grou
     if missing:
         raise Unsupported(f"linux.resources: this machine has no control group for {', '.join(sorted(missing))}")
     return group
+
+
+def widened(group: Group, layout: Layout, need: Iterable[str]) -> Group:
+    """The group with the controllers that are needed: on v2 those that it has not been given yet are handed down to it.
+    `KernelError`."""
+    wanted = {"io" if controller == "blkio" else controller for controller in need}
+    dirs = []
+    for own in group.dirs:
+        offered = next((one.controllers for one in layout.hierarchies if one.version == 2), ())
+        missing = tuple(sorted(wanted.intersection(offered).difference(own.controllers))) if own.version == 2 else ()
+        if missing:
+            directories.enable(own.path.rpartition("/")[0], missing)
+        dirs.append(own.replace(controllers=(*own.controllers, *missing)))
+    return Group(tuple(dirs))
 
 
 def _served(hierarchy: Hierarchy) -> set[str]:

@@ -64,7 +64,7 @@ def features() -> dict[str, Any]:
             "netDevices": {"enabled": os.path.exists("/proc/net/dev")},
         },
         "annotations": {"org.corten.version": __version__},
-        "potentiallyUnsafeConfigAnnotations": [],
+        "potentiallyUnsafeConfigAnnotations": ["org.criu.config", "org.systemd.property."],
     }
 
 

@@ -30,7 +30,8 @@ def request(settings: Settings, values: dict[str, Any]) -> tuple[MakeOptions, Ou
         bundle=bundle,
         pivot=not values.get("no_pivot"),
         keyring=not values.get("no_new_keyring"),
-        preserve_fds=preserved(values),
+        preserve_fds=preserved(values) + listening(),
+        listening=listening(),
         systemd_cgroup=settings.systemd_cgroup,
         cgroups=settings.cgroups,
     )
@@ -38,7 +39,11 @@ def request(settings: Settings, values: dict[str, Any]) -> tuple[MakeOptions, Ou
 
 
 def preserved(values: dict[str, Any]) -> int:
-    """How many descriptors from 3 on the program gets: those asked for, and those of socket activation."""
-    listening = os.environ.get("LISTEN_FDS", "")
-    asked = number("--preserve-fds", values.get("preserve_fds"))
-    return asked + (int(listening) if listening.isdecimal() else 0)
+    """How many descriptors from 3 on were asked for."""
+    return number("--preserve-fds", values.get("preserve_fds"))
+
+
+def listening() -> int:
+    """How many descriptors from 3 on are sockets that whoever activated us listens on. Source: sd_listen_fds(3)."""
+    count, pid = os.environ.get("LISTEN_FDS", ""), os.environ.get("LISTEN_PID", "")
+    return int(count) if count.isdecimal() and pid == str(os.getpid()) else 0

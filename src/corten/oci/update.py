@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 
 from corten.cli.parser import Option, UsageError
-from corten.engine import lifecycle, oci_state
+from corten.engine import cgroup_path, lifecycle, oci_state
 from corten.errors import InvalidInput, Unsupported
+from corten.linux.cgroup import layout
 from corten.linux.cgroup import resources as limits
 from corten.linux.cgroup.resources import Resources
 from corten.oci.table import command, parse
@@ -70,6 +71,11 @@ def run(settings: Settings, words: Sequence[str]) -> int:
     group = found.group
     if group is None:
         raise Unsupported(f"update: container {identity} has no control group")
+    wider = cgroup_path.widened(group, layout.detect(), limits.needs(resources))
+    if wider != group:
+        found.state["corten"]["group"] = lifecycle.group_lines(wider)
+        oci_state.write(found.path, found.state)
+        group = wider
     writes = limits.writes(resources, group, limits.now(group))
     scope = lifecycle.scope_of(found.state)
     if scope is not None:

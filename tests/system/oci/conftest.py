@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from oci_runtime import CORTEN_OCI, TIMEOUT, Runtime, config_of, make_root
+from oci_runtime import CORTEN_OCI, PODMAN_PARENT, TIMEOUT, Runtime, config_of, make_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def picture(run: str) -> dict[str, list[Any]]:
         os.path.join(place, name)
         for place, names, _ in os.walk("/sys/fs/cgroup")
         for name in names
-        if name.startswith((f"corten-{os.getpid()}-", "libpod-"))
+        if name.startswith(f"corten-{os.getpid()}-") or (f"/{PODMAN_PARENT}" in place and name != "conmon")
     ]
     return {
         "mounts": [line for line in mounts if _counts(line, run)],

@@ -78,14 +78,21 @@ CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 }  # fmt: skip
 
 
-def failing(oci: Runtime, tmp_path: Path, *words: str, code: int = 1, **options: Any) -> str:
-    """The error of a command: one line on stderr, the same in the JSON log, and nothing on stdout."""
+def failing(
+    oci: Runtime, tmp_path: Path, *words: str, code: int = 1, form: str = "json", **options: Any
+) -> str:
+    """The error of a command: one line on stderr, the same in the log, and nothing on stdout."""
     log = tmp_path / "errors"
-    done = oci("--log", str(log), "--log-format", "json", *words, **options)
+    done = oci("--log", str(log), "--log-format", form, *words, **options)
     assert (done.returncode, done.stdout) == (code, ""), done.stderr
     (line,) = done.stderr.splitlines()
-    (entry,) = map(json.loads, log.read_text().splitlines())
-    assert (entry["level"], f"corten-oci: {entry['msg']}") == ("error", line)
+    (logged,) = log.read_text().splitlines()
+    if form == "json":
+        entry = json.loads(logged)
+        assert (entry["level"], f"corten-oci: {entry['msg']}") == ("error", line)
+    else:
+        assert logged.startswith("time=")
+        assert logged.endswith(f" level=error msg={json.dumps(line.removeprefix('corten-oci: '), ensure_ascii=False)}")
     assert "mistake in corten-oci" not in line
     log.unlink()
     return line
@@ -146,6 +153,40 @@ def test_names_and_places(oci: Runtime, bundle: Callable[..., Path], identity: s
     for command in ("start", "kill", "delete", "state", "pause", "resume", "ps", "update", "events"):
         assert "does not exist" in failing(oci, tmp_path, command, identity)
     assert "does not exist" in failing(oci, tmp_path, "exec", identity, "true", code=255)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_a_caller_gets_wrong(
+    oci: Runtime, bundle: Callable[..., Path], identity: str, tmp_path: Path, form: str
+) -> None:
+    def said(*words: str, change: Callable[[dict[str, Any]], None] = lambda config: None, **options: Any) -> str:
+        place = str(bundle("sleep", "1000", change=change))
+        return failing(oci, tmp_path, *words, "--bundle", place, identity, form=form, **options)
+
+    def hook(script: str) -> Callable[[dict[str, Any]], None]:
+        one = {"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 1}
+        return edit("hooks", to={"createRuntime": [one]})
+
+    assert "no such file or directory" in failing(
+        oci, tmp_path, "run", "--bundle", str(tmp_path / "absent"), identity, form=form
+    )
+    assert "invalid container id" in failing(oci, tmp_path, "run", "../x", form=form)
+    change, words = CONFIGS["maps overlap"]
+    assert words in said("create", change=change)
+    change, words = CONFIGS["group path leaves"]
+    assert words in said("run", change=change)
+    assert "exit status 3" in said("run", change=hook("exit 3"))
+    assert "longer than 1 s" in said("create", change=hook("sleep 100"))
+    stale = _stale(tmp_path)
+    assert "nobody listens" in said(
+        "create", "--console-socket", stale, change=edit("process", "terminal", to=True)
+    )
+    assert not os.listdir(oci.root)
+    oci.quietly("create", "--bundle", str(bundle("sleep", "1000")), identity)
+    assert "container with given ID already exists" in said("create")
+    assert "container not paused" in failing(oci, tmp_path, "resume", identity, form=form)
+    assert "cannot exec in a stopped container" not in oci("exec", identity, "true").stderr
+    oci("delete", identity, check=True)
 
 
 def _stale(tmp_path: Path) -> str:

@@ -113,6 +113,17 @@ def test_preserved_descriptors(oci: Runtime, bundle: Make, identity: str) -> Non
     )
     os.close(reader)
     assert done.stdout.split() == ["through", "0", "1", "2", "3", "4"], done.stderr
+    # Sockets of an activation too, if they are for us; runc tells the program in the same words.
+    place = bundle("sh", "-c", "cat <&3; env | grep LISTEN")
+    for mine, wanted in (("$$", ["text", "LISTEN_FDS=1", "LISTEN_PID=1"]), ("1", [])):
+        reader, writer = os.pipe()
+        os.write(writer, b"text\n")
+        os.close(writer)
+        run = f"exec {CORTEN_OCI} --root {oci.root} run --bundle {place} {identity} 3<&{reader}"
+        words = ["bash", "-c", f"export LISTEN_FDS=1 LISTEN_PID={mine}; {run}"]
+        done = subprocess.run(words, pass_fds=[reader], capture_output=True, text=True, check=False)
+        os.close(reader)
+        assert done.stdout.split() == wanted
     refused = oci("run", "--preserve-fds", "9", "--bundle", str(place), identity)
     assert (refused.returncode, "--preserve-fds: descriptor" in refused.stderr) == (1, True)
 

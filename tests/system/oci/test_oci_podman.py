@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from oci_runtime import CORTEN_OCI, TIMEOUT
+from leaks import groups_named
+from oci_runtime import CORTEN_OCI, PODMAN_PARENT, TIMEOUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     Podman = Callable[..., subprocess.CompletedProcess[str]]
 
 # This machine's root may not raise limits above the hard ones, which podman would by default.
-COMMON = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--network", "none", "-v", "/usr:/usr:ro")
+COMMON = (
+    "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--network", "none", "-v", "/usr:/usr:ro",
+    "--cgroup-parent", f"/{PODMAN_PARENT}",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +47,10 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
 
     yield run
     run("rm", "--force", "--all", "--time", "0")
+    for group in groups_named(PODMAN_PARENT):
+        for own in (group / "conmon", group):
+            if own.exists():
+                own.rmdir()
     del os.environ["XDG_RUNTIME_DIR"]
     shutil.rmtree(store, ignore_errors=True)
 
