@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import json
+import os
 import shutil
 import socket
 import subprocess
@@ -27,20 +29,22 @@ class Server:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.host, self.directory, self.ca = f"localhost:{port}", directory, directory / "ca.crt"
-        settings = [f"addr: 127.0.0.1:{port}"]
+        http: dict[str, object] = {"addr": f"127.0.0.1:{port}"}
+        config: dict[str, object] = {"version": "0.1", "http": http}
+        config["storage"] = {"filesystem": {"rootdirectory": f"{directory}/data"}}
         if tls:
             certificates(directory)
-            settings.append(f"tls: {{certificate: {directory}/own.crt, key: {directory}/own.key}}")
-        text = f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {directory}/data}}}}\n"
-        text += "http: {" + ", ".join(settings) + "}\n"
+            http["tls"] = {"certificate": f"{directory}/own.crt", "key": f"{directory}/own.key"}
         if auth:
             (directory / "users").write_text(f"{USER}:{bcrypt(PASSWORD)}\n")
-            text += f"auth: {{htpasswd: {{realm: test, path: {directory}/users}}}}\n"
-        (directory / "config.yml").write_text(text)
+            config["auth"] = {"htpasswd": {"realm": "test", "path": f"{directory}/users"}}
+        (directory / "config.yml").write_text(json.dumps(config))  # which is YAML, too
         self.log = directory / "log"
         with self.log.open("wb") as log:
             words = ["docker-registry", "serve", str(directory / "config.yml")]
-            self.process = subprocess.Popen(words, stdout=log, stderr=subprocess.PIPE, text=True)
+            # Without REGISTRY_AUTH_FILE, which podman's tools read: to the registry it is a setting.
+            own = {"PATH": os.environ["PATH"]}
+            self.process = subprocess.Popen(words, stdout=log, stderr=subprocess.PIPE, text=True, env=own)
         assert self.process.stderr is not None
         said = []
         for line in self.process.stderr:
@@ -48,6 +52,8 @@ class Server:
             if "listening on" in line:
                 break
         else:
+            self.process.wait()
+            self.process.stderr.close()
             pytest.fail(f"docker-registry does not start: {said}", pytrace=False)
         # What it says from here on is not read: a full pipe would stop it.
         self.drain = subprocess.Popen(["cat"], stdin=self.process.stderr, stdout=subprocess.DEVNULL)
