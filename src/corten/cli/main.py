@@ -22,11 +22,14 @@ COMMANDS = {
     "doctor": ("corten.cli.doctor", "Tell what of this machine stands in the way of containers"),
     "explain": ("corten.cli.explain", "Tell what a container or process is shut off from, and what not"),
     "image": ("corten.cli.image", "Images: pull, push, ls, inspect, history, tag, rm, prune, save, load, import"),
+    "login": ("corten.cli.login", "Log in to a registry"),
+    "logout": ("corten.cli.logout", "Forget the credentials for a registry"),
     "map": ("corten.cli.map", "Run a command for many inputs, each in a container of its own"),
     "namespaces": ("corten.cli.namespaces", "Show which processes share which namespaces"),
     "plan": ("corten.cli.plan", "Show what 'run' would do, step by step"),
     "run": ("corten.cli.run", "Run a command in a new container"),
     "stats": ("corten.cli.stats", "Show or draw what containers use"),
+    "system": ("corten.cli.system", "df: what Corten keeps on disk"),
     "top": ("corten.cli.top", "Watch containers live: processes, limits, pressure"),
 }
 

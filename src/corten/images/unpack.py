@@ -195,6 +195,8 @@ class Tree:
         self.privileged = os.geteuid() == 0
         self._parent: tuple[tuple[str, ...], int] | None = None
         self.directories: dict[tuple[str, ...], About] = {}
+        # Directories that no member lists, though they have members.
+        self.implied: set[tuple[str, ...]] = {()}
 
     def close(self) -> None:
         """Let go of what is held open."""
@@ -272,6 +274,7 @@ class Tree:
             if not kept:
                 os.mkdir(parts[-1], 0o700, dir_fd=self.place(parts))
         self.directories[parts] = about
+        self.implied.discard(parts)
 
     def _link(self, parts: tuple[str, ...], target: str) -> None:
         try:
@@ -323,6 +326,7 @@ class Tree:
             fd = paths.open_in_root(self.root, path, os.O_PATH | os.O_DIRECTORY)
         except FileNotFoundError:
             above = self.open_parent(parts[:-1])
+            self.implied.add(parts)
             os.mkdir(parts[-1], 0o755, dir_fd=above)
             os.chmod(parts[-1], 0o755, dir_fd=above)  # noqa: S103 - whatever the umask
             fd = paths.open_in_root(self.root, path, os.O_PATH | os.O_DIRECTORY)

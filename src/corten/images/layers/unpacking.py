@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 
 from corten.errors import InvalidInput
+from corten.images.layers.settling import IMPLIED
+from corten.json_text import dumps
 from corten.runtime import helper
 
 _OWN_PROCESS = 1 << 20
@@ -38,15 +40,22 @@ def unpack_from(fd: int, layer: Layer, directory: str) -> None:
     ranges all is its own. InvalidInput, OSError as `unpack`.
     """
     maps = helper.own_maps()
+    implied: list[str]
     if maps or layer.blob.size > _OWN_PROCESS:  # unpacking is work for one CPU: another layer may use another
         where = "corten.images.layers.unpacking:unpack_layer"
-        helper.call(where, (layer.diff_id, directory, maps), (fd,), maps)
+        implied = helper.call(where, (layer.diff_id, directory, maps), (fd,), maps)
     else:
-        unpack_layer(layer.diff_id, directory, maps, fd)
+        implied = unpack_layer(layer.diff_id, directory, maps, fd)
+    if implied:
+        with open(os.path.join(os.path.dirname(directory), IMPLIED), "w", encoding="utf-8") as file:
+            file.write(dumps(implied))
 
 
-def unpack_layer(diff_id: str, directory: str, maps: Maps | None, fd: int) -> None:
-    """The same in this process, which is root or in a user namespace with these maps."""
+def unpack_layer(diff_id: str, directory: str, maps: Maps | None, fd: int) -> list[str]:
+    """The same in this process, which is root or in a user namespace with these maps.
+
+    Gives the directories that the layer has, but does not list: their mode and owner are those of a lower layer.
+    """
     import hashlib
 
     from corten.images import unpack
@@ -59,7 +68,9 @@ def unpack_layer(diff_id: str, directory: str, maps: Maps | None, fd: int) -> No
     limits = Limits()
     contents = Contents(fd, name, limits, seen)
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    unpack.fill(contents, name, LayerTree(root, directory, maps), limits)
+    tree = LayerTree(root, directory, maps)
+    unpack.fill(contents, name, tree, limits)
     found = f"{seen.name}:{seen.hexdigest()}"
     if found != diff_id:
         raise InvalidInput(f"layer {diff_id}: unpacks to something else, {found}: refused")
+    return sorted("/".join(parts) for parts in tree.implied)

@@ -125,6 +125,19 @@ class Registry:
             self._base = f"{scheme}://{host}"
             return self._base
 
+    def check(self) -> None:
+        """Show who we are, if the registry wants to know. InvalidInput: it does not take us."""
+        self._find_base()
+        what = f"login {self.host}"
+        for one in self._challenges:
+            if one.scheme == "bearer" and one.parameters.get("realm"):
+                self._token(one, (), "", fresh=True)
+                return
+        own = self._authorization((), "", f"{self._base}/v2/", fresh=True)
+        answer = self._again(lambda: self._client.get(f"{self._base}/v2/", headers=own), what)
+        if answer.status_code != 200:
+            raise self._refusal(answer, what)
+
     # --- asking
 
     def request(

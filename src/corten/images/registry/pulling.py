@@ -126,6 +126,7 @@ class _Pull:
             raise InvalidInput(f"{what}: has nothing for {wanted}: there is {config}: give --platform {config}")
         self._layers(parsed)
         image = self.store.image(descriptor.digest)
+        self.store.lowers(image)
         self.store.tag(image, self.reference, index)
         record = self.store.names.get(self.reference)
         if record is None:  # removed by somebody at this very moment

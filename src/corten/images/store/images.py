@@ -259,7 +259,11 @@ class Store:
 
     def lowers(self, image: Image) -> tuple[str, ...]:
         """The directories of an image's layers, topmost first, as an overlay wants them. Missing ones are unpacked."""
-        return tuple(self.lower(layer) for layer in reversed(image.layers))
+        from corten.images.layers.settling import settle
+
+        trees = [self.lower(layer) for layer in image.layers]
+        settle(trees)
+        return tuple(reversed(trees))
 
     def lower(self, layer: Layer) -> str:
         """The directory of one layer."""

@@ -13,10 +13,6 @@ from corten.images import references
 from corten.images.store.images import Image, Store, Using
 from corten.records import Record
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 
 class Freed(Record):
     """What was removed. names: that were taken away; images: digests; size: bytes of blobs; layers: how many."""
@@ -96,7 +92,7 @@ def collect(store: Store, wanted: bool) -> Freed | None:
     """
     try:
         with Using(f"{store.directory}/lock", alone=True):
-            blobs, layers = _reached(store)
+            blobs, layers = reached(store)
             store.blobs.sweep()
             store.layers.sweep()
             store.names.sweep()
@@ -113,8 +109,8 @@ def collect(store: Store, wanted: bool) -> Freed | None:
         return None
 
 
-def _reached(store: Store) -> tuple[set[str], set[str]]:
-    """(digests of blobs, diff ids of layers) that names lead to."""
+def reached(store: Store) -> tuple[set[str], set[str]]:
+    """(digests of blobs, diff ids of layers) that names lead to. Error: an image is damaged."""
     blobs: set[str] = set()
     layers: set[str] = set()
     for record in store.names.all():
@@ -130,20 +126,3 @@ def _reached(store: Store) -> tuple[set[str], set[str]]:
         blobs.update(layer.digest for layer in image.manifest.layers)
         layers.update(image.config.diff_ids)
     return blobs, layers
-
-
-def total(paths: Sequence[str]) -> int:
-    """Bytes on disk of what lies below some directories, hard links counted once."""
-    size = 0
-    seen: set[tuple[int, int]] = set()
-    for path in paths:
-        for top, _, files in os.walk(path):
-            for name in (".", *files):
-                try:
-                    about = os.lstat(f"{top}/{name}")
-                except FileNotFoundError:
-                    continue
-                if (about.st_dev, about.st_ino) not in seen:
-                    seen.add((about.st_dev, about.st_ino))
-                    size += about.st_blocks * 512
-    return size
