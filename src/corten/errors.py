@@ -32,6 +32,17 @@ class Error(Exception):
 
     exit_code = 125
 
+    def __reduce__(self) -> Any:
+        # Pickle would call the class with the text alone; some want more.
+        return (_remade, (type(self), self.args, self.__dict__))
+
+
+def _remade(kind: type[Error], args: tuple[Any, ...], state: dict[str, Any]) -> Error:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
 
 class InvalidInput(Error):
     """The request is malformed or contradicts itself."""
@@ -106,10 +117,11 @@ class Killed(ContainerFailed):
 
 
 class RemoteError(Error):
-    """A function in a container failed, and its exception cannot be had here as itself. `kind`: module and name."""
+    """A function in a container failed, and its exception cannot be had here as itself. `kind`: module and name;
+    `parts`: what it could be made of where its class is known (module, name, arguments, state), as plain data."""
 
-    def __init__(self, kind: str, text: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, text: str, parts: tuple[str, str, Any, Any] | None = None) -> None:
+        self.kind, self.parts = kind, parts
         super().__init__(f"{kind}: {text}" if text else kind)
 
 

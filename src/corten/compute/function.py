@@ -126,7 +126,9 @@ class Function(Generic[P, R]):
         on: Any = None,
     ) -> Iterator[Any]:
         if on is not None:
-            raise InvalidInput(f"on={on!r}: not a client of Dask")
+            from corten.compute.dask.mapping import mapped
+
+            return mapped(on, self.name, self._function, self._given, inputs, ordered, return_exceptions)
         return Mapping(self, inputs, ordered, return_exceptions)
 
     async def _map_aio(self, *inputs: Iterable[Any], **how: Any) -> AsyncIterator[Any]:

@@ -101,12 +101,13 @@ def load_exception(message: Message) -> tuple[str, BaseException]:
     if kind == "unpicklable":
         error: BaseException = InvalidInput(text)
     else:
-        error = _again(module, name, args, state) or RemoteError(f"{module}.{name}", text)
+        parts = (module, name, args, state)
+        error = again(*parts) or RemoteError(f"{module}.{name}", text, parts)
     error.__cause__ = RemoteTraceback(trail)
     return kind, error
 
 
-def _again(module: str, name: str, args: Any, state: Any) -> BaseException | None:
+def again(module: str, name: str, args: Any, state: Any) -> BaseException | None:
     """The exception made of its class, if that is loaded here and is made by nobody's code but Python's."""
     found: Any = builtins if module == "builtins" else sys.modules.get(module)
     for part in name.split("."):

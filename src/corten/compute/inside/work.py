@@ -33,12 +33,13 @@ class _Pickled:
 def know(key: str, data: bytes) -> None:
     """Learn a function. In the zygote it is unpickled at once, so that no fork has to."""
     try:
-        _known[key] = _unpickled(data)
+        _known[key] = unpickled(data)
     except BaseException:  # the call itself will fail of it, and can say so to whoever called
         _known[key] = _Pickled(data)
 
 
-def _unpickled(data: bytes) -> Any:
+def unpickled(data: bytes) -> Any:
+    """The function in what `compute.pickling` packed."""
     function, *rest = pickle.loads(data)
     if function == "source":
         return _from_source(*rest)
@@ -153,10 +154,10 @@ def _loaded(message: wire.Message) -> Any:
 
 def _function(key: str | bytes) -> Callable[..., Any]:
     if isinstance(key, bytes):
-        return _unpickled(key)  # type: ignore[no-any-return] # for this call only
+        return unpickled(key)  # type: ignore[no-any-return] # for this call only
     function = _known[key]
     if isinstance(function, _Pickled):
-        function = _known[key] = _unpickled(function.data)
+        function = _known[key] = unpickled(function.data)
     return function  # type: ignore[no-any-return]
 
 
