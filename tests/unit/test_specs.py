@@ -9,7 +9,8 @@ import pytest
 
 from corten.engine.facts import HostFacts
 from corten.engine.options import RunOptions, make
-from corten.engine.specs import THREAD_COUNTS, files, to_spec
+from corten.engine.specs import THREAD_COUNTS, files, to_spec, user_of
+from corten.engine.users import Identity
 from corten.errors import InvalidInput, Unsupported
 from corten.images.sources import Bind, RootSource
 from corten.linux import capabilities
@@ -26,7 +27,7 @@ BARE = RootSource(lowers=())
 
 def spec_of(facts: HostFacts = ROOT, root: RootSource = BARE, **given: Any) -> Spec:
     options = make("host", ["true"], **given)
-    spec = to_spec(options, root, facts, "0123456789abcdef")
+    spec = to_spec(options, root, facts, user_of(options, root, facts), "0123456789abcdef")
     validate(spec)
     return spec
 
@@ -237,7 +238,7 @@ def test_words_of_the_command() -> None:
     assert process_of(entrypoint="sh").args == ("sh", "true")
     assert process_of(user="7", umask="077", workdir="/w", oom_score_adj=5).user.umask == 0o77
     with pytest.raises(InvalidInput, match=r"^there is no command"):
-        to_spec(make("host"), BARE, ROOT, "0")
+        to_spec(make("host"), BARE, ROOT, Identity(0, 0), "0")
 
 
 def test_rights_are_tight_by_default() -> None:
@@ -292,7 +293,7 @@ def test_sysctls_belong_to_a_namespace_of_the_container() -> None:
 
 def test_mounts_go_from_the_outside_in(tmp_path: Path) -> None:
     options = make("host", ["true"], volumes=[f"{tmp_path}:/a/b/c", f"{tmp_path}:/a"], tmpfs=["/a/b"])
-    own = [mount.destination for mount in to_spec(options, BARE, ROOT, "0").mounts][-3:]
+    own = [mount.destination for mount in to_spec(options, BARE, ROOT, Identity(0, 0), "0").mounts][-3:]
     assert own == ["/a", "/a/b", "/a/b/c"]
 
 
@@ -361,7 +362,7 @@ def test_the_host_name_is_the_id_unless_named() -> None:
 
 
 def files_of(options: RunOptions) -> dict[str, str]:
-    return dict(files(options, to_spec(options, BARE, ROOT, "0123456789abcdef")))
+    return dict(files(options, to_spec(options, BARE, ROOT, Identity(0, 0), "0123456789abcdef")))
 
 
 def test_small_files(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import time
 from corten.engine import options as options_module
 from corten.engine.home import sweep_once
 from corten.engine.options import RunOptions
-from corten.engine.prepare import Prepared, prepare
+from corten.engine.prepare import Prepared, prepare, prepare_again
 from corten.engine.result import Result, error_of, result_of
 from corten.errors import Error, InvalidInput
 from corten.linux import pidfd, signals, sockets
@@ -43,9 +43,9 @@ INHERIT = None
 class Container:
     """A running container. Leaving a `with` block kills it and waits for its end.
 
-    id: 12 hexadecimal digits; pid: of its first process, on the host; stdin, stdout, stderr: binary files for the
-    streams that were asked for as PIPE, None for the others. account: the facts of its end, once it has one;
-    namespaces: descriptors by kind, of a container that was prepared to be entered (`Plan.held`).
+    id: 12 hexadecimal digits, known once it has started; pid: of its first process, on the host; stdin, stdout,
+    stderr: binary files for the streams that were asked for as PIPE, None for the others. account: the facts of its
+    end, once it has one; namespaces: descriptors by kind, of a container that was prepared to be entered (`Plan.held`).
     """
 
     def __init__(self, prepared: Prepared, pickled: bytes | None = None) -> None:
@@ -54,7 +54,7 @@ class Container:
         self._pickled = pickled
         self.account: Account | None = None
         self.namespaces: dict[str, int] = {}
-        self.id = prepared.id
+        self.id = ""
         self.pid = 0
         self.stdin: BinaryIO | None = None
         self.stdout: BinaryIO | None = None
@@ -80,7 +80,7 @@ class Container:
         try:
             given = tuple(self._stream(number, wish, opened) for number, wish in enumerate(stdio))
             self._reports, theirs = sockets.pair()
-            spawner_client.launch(self._pickled or self._plan, (given[0], given[1], given[2]), theirs)
+            spawner_client.launch(self._pickled or self._plan, self._prepared.id, (given[0], given[1], given[2]), theirs)
         finally:
             for fd in opened:
                 os.close(fd)
@@ -130,6 +130,7 @@ class Container:
         kind, *words = pickle.loads(data)
         if kind == "started":
             self.pid, self._pidfd = words[0], descriptors[0]
+            self.id = words[2]
         elif kind == "failed":
             self._failure = error_of(*words)
         elif kind == "namespaces":
@@ -215,7 +216,11 @@ class Container:
 
     @property
     def _group(self) -> Group | None:
-        return self._plan.group
+        """Its own: the plan may be that of an earlier one like it."""
+        group, old = self._plan.group, self._prepared.id
+        if group is None or old == self.id:
+            return group
+        return Group(tuple(own.replace(path=own.path.replace(old, self.id)) for own in group.dirs))
 
     def update(
         self,
@@ -235,7 +240,7 @@ class Container:
         """
         from corten.engine.resizing import resize
 
-        group = self._plan.group
+        group = self._group
         if group is None:
             raise Error(f"container {self.id} has no control group: start it with a limit")
         resize(group, self._prepared.options.memory_swap is not None, memory=memory, cpus=cpus, pids=pids,
@@ -243,9 +248,10 @@ class Container:
 
     def stats(self) -> GroupUsage:
         """What it uses now. Error: it has no control group, or has ended."""
-        if self._plan.group is None:
+        group = self._group
+        if group is None:
             raise Error(f"container {self.id} has no control group: start it with a limit")
-        return usage.read(self._plan.group)
+        return usage.read(group)
 
     def __enter__(self) -> Self:
         return self
@@ -305,7 +311,7 @@ def _container(options: RunOptions, source: RootSource | None = None) -> Contain
     if options.tty:
         raise InvalidInput("tty: a terminal is for the command line; use pipes from Python")
     sweep_once()
-    return Container(prepare(options, source=source))
+    return Container(prepare_again(options) if source is None else prepare(options, source=source))
 
 
 def start_with(
@@ -401,4 +407,4 @@ def _communicate(container: Container, data: bytes | None) -> tuple[bytes, bytes
 
 def plan_for(options: RunOptions) -> Plan:
     """The plan of a container that is not started."""
-    return prepare(options).plan
+    return prepare_again(options).plan

@@ -1,4 +1,4 @@
-"""Options made into an OCI spec. Pure, except that names of users are looked up in the root file system.
+"""Options made into an OCI spec. Pure, but for `user_of`, which looks names up in the root file system.
 
 Rule 1: everything that the options do not say is Podman's default (`runtime.defaults`).
 Rule 2: a limit that the program inside should know of is shown to it: thread counts follow the CPU limit, /dev/shm
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from corten.engine.facts import HostFacts, host_facts
+from corten.engine.facts import HostFacts
 from corten.engine.mounts import MountOption
 from corten.engine.options import RunOptions
 from corten.engine.resources import cpu_count, resources
@@ -22,7 +22,7 @@ from corten.linux.idmap import IdMapping, to_host
 from corten.runtime import defaults
 from corten.runtime.spec import Device, Linux, Mount, Namespace, Process, Rlimit, Root, Spec, TimeOffset, User
 
-__all__ = ["HostFacts", "files", "host_facts", "to_spec"]
+__all__ = ["HostFacts", "files", "to_spec", "user_of"]
 
 THREAD_COUNTS = (
     "OMP_NUM_THREADS",
@@ -44,9 +44,11 @@ _UNKNOWN = (IdMapping(0, 0, 1),)
 _TIGHT = ("nosuid", "noexec", "nodev")
 
 
-def to_spec(options: RunOptions, root: RootSource, facts: HostFacts, identity: str) -> Spec:
-    """The spec of a container. identity: its id. Raises `InvalidInput` for what the root or the host contradicts."""
-    user = _user(options, root, facts)
+def to_spec(options: RunOptions, root: RootSource, facts: HostFacts, user: Identity, identity: str) -> Spec:
+    """The spec of a container. user: see `user_of`; identity: its id.
+
+    Raises `InvalidInput` for what the root or the host contradicts.
+    """
     hostname = (options.hostname or identity[:12]) if options.uts == "private" else ""
     return Spec(
         process=_process(options, root, facts, user, hostname),
@@ -61,7 +63,8 @@ def to_spec(options: RunOptions, root: RootSource, facts: HostFacts, identity: s
 # --- the process
 
 
-def _user(options: RunOptions, root: RootSource, facts: HostFacts) -> Identity:
+def user_of(options: RunOptions, root: RootSource, facts: HostFacts) -> Identity:
+    """Who the program will be, by the files of the root. `InvalidInput`: there is no such user or group."""
     user = options.user
     if user is None and options.userns == "keep-id":
         user = f"{facts.uid}:{facts.gid}"

@@ -13,11 +13,12 @@ from corten.linux.cgroup.layout import Layout
 from corten.linux.idmap import IdMapping, to_host
 from corten.linux.mount_options import MountOptions
 from corten.records import Record
-from corten.runtime import defaults
+from corten.runtime import aside, defaults
 from corten.runtime.plan import Plan, Program
 from corten.runtime.spec import Linux, Process, Spec
 from corten.runtime.spec import Mount as MountSpec
 from corten.runtime.step import Step
+from corten.runtime.steps import aside as asides
 from corten.runtime.steps import cover, group_binds, groups, identity, layer, namespaces, no_pivot, nodes, root
 from corten.runtime.steps import mounts as mounting
 
@@ -58,6 +59,7 @@ class Setting(Record):
     directory: the container's own on the host; name_file: claimed for its name, "" without one; overlay: the root,
     None for the spec's `root.path` itself; group and writes: the control group and its limits; layout: of this
     machine; privileged: whether the launcher is root; files: (path, content) written into the root; timeout: seconds.
+    ahead: nothing of the user's is claimed or written to by it, so it may be made before it is asked for;
     detached: the container outlives its launcher (OCI `create`): directory and group are claimed and removed by others,
     namespaces are joined by the clone, and the filter is loaded after all waiting; keyring: name of the new one, "" for
     none; pivot: by pivot_root, else by moving the root (OCI `--no-pivot`); entering, before_pivot: steps to add where
@@ -79,6 +81,7 @@ class Setting(Record):
     timeout: float | None = None
     keep_fds: int = 0
     files: tuple[tuple[str, str], ...] = ()
+    ahead: bool = False
     detached: bool = False
     keyring: str = "corten"
     pivot: bool = True
@@ -102,10 +105,11 @@ def compile_plan(spec: Spec, setting: Setting) -> Plan:
         raise InvalidInput("linux.namespaces: a mount namespace of its own is needed to change the root")
     # What is made new belongs to the user namespace that its maker is in; a PID namespace is only for later children.
     by_clone = setting.detached or any(kind in ("user", "pid") for kind, _ in joined)
+    early, rest = _fill_root(spec, process, linux, setting, in_userns)
+    first = (*_enter(process, linux, setting, new, joined, by_clone), *early, *_name_and_tune(spec, linux, new))
     inside = (
-        *_enter(process, linux, setting, new, joined, by_clone),
-        *_fill_root(spec, process, linux, setting, in_userns),
-        *_name_and_tune(spec, linux, new),
+        *first,
+        *rest,
         *setting.before_pivot,
         *_finish_root(spec, linux, setting.pivot),
         root.WorkingDirectory(process.cwd),
@@ -132,6 +136,8 @@ def compile_plan(spec: Spec, setting: Setting) -> Plan:
         keep_fds=setting.keep_fds,
         joined=(*joined, *setting.below) if by_clone else (),
         held=setting.held,
+        # Files of the host are looked at only when the container is wanted: as they are then.
+        ahead=len(first) if setting.ahead and not joined and not opening else 0,
     )
 
 
@@ -217,30 +223,43 @@ def _first(maps: tuple[IdMapping, ...]) -> int:
     return 0 if to_host(0, maps) is not None else maps[0].container_id
 
 
-def _fill_root(spec: Spec, process: Process, linux: Linux, setting: Setting, in_userns: bool) -> list[Step]:
-    """Make the root and everything in it, while the host's files can still be reached as sources."""
+def _fill_root(
+    spec: Spec, process: Process, linux: Linux, setting: Setting, in_userns: bool
+) -> tuple[list[Step], list[Step]]:
+    """Make the root and everything in it, while the host's files can still be reached as sources.
+
+    Two lists: what needs nothing of the root's own files, and so is made before there is a root, and the rest.
+    """
     propagation = _PROPAGATION.get(linux.rootfs_propagation.removeprefix("r"), mounts.SLAVE)
     # A shared root would send our mounts to the host: as in runc, what is asked for is set once we are inside.
-    steps: list[Step] = [root.Isolate(mounts.PRIVATE if propagation == mounts.PRIVATE else mounts.SLAVE)]
+    first: list[Step] = [root.Isolate(mounts.PRIVATE if propagation == mounts.PRIVATE else mounts.SLAVE)]
+    count = aside.count(spec.mounts) if not setting.detached else 0
+    steps: list[Step] = []
     # A process of another user namespace may not be let into the container's directory on the host.
     far = in_userns and setting.privileged
     at = "/" if far else setting.directory
     if setting.overlay:
         overlay = setting.overlay
+        volatile = overlay.layer == setting.directory  # which is removed at the end
         if far:
             lowers = dict.fromkeys((*overlay.lowers, *(path for below in overlay.below for path in below.lowers)))
             steps.append(root.OpenLayers(tuple(lowers), overlay.layer, linux.uid_mappings, linux.gid_mappings))
-        steps.append(root.MountOverlay(overlay.lowers, overlay.layer, at, overlay.size, overlay.below))
+        steps.append(root.MountOverlay(overlay.lowers, overlay.layer, at, overlay.size, overlay.below, volatile))
     elif spec.root is not None:
         if far:
             steps.append(mounting.OpenTree(spec.root.path, True))
         steps.append(root.MountRoot(spec.root.path, at="/" if far else ""))
     else:
         raise InvalidInput("root: missing")
-    for mount in spec.mounts:
-        steps += _mount(mount, setting, linux, in_userns)
+    tops = aside.tops(spec.mounts[:count])
+    if tops:
+        first.append(asides.MakeAside())
+        steps.append(asides.MoveIn(tops))
+    for number, mount in enumerate(spec.mounts):
+        (first if number < count else steps).extend(_mount(mount, setting, linux, in_userns))
     if not _has_own_dev(spec):
-        steps += _devices(linux, in_userns)
+        for device in _devices(linux, in_userns):
+            (first if aside.below(device.path, tops) else steps).append(device)
     steps += [nodes.ProvideFile(path, content) for path, content in setting.files]
     if process.terminal:
         size = process.console_size
@@ -248,9 +267,11 @@ def _fill_root(spec: Spec, process: Process, linux: Linux, setting: Setting, in_
         steps.append(identity.OpenTerminal(process.user.uid, height, width))
     if setting.overlay and spec.root and spec.root.readonly:
         steps.append(root.MakeWorkingDirectory(process.cwd))  # while it can still be made
-    steps += [cover.MakeReadOnly(path) for path in linux.readonly_paths]
-    steps += [cover.Hide(path) for path in linux.masked_paths]
-    return steps
+    for path in linux.readonly_paths:
+        (first if aside.below(path, tops) else steps).append(cover.MakeReadOnly(path))
+    for path in linux.masked_paths:
+        (first if aside.below(path, tops) else steps).append(cover.Hide(path))
+    return first, steps
 
 
 def _mount(mount: MountSpec, setting: Setting, linux: Linux, in_userns: bool) -> list[Step]:
@@ -305,8 +326,8 @@ def _has_own_dev(spec: Spec) -> bool:
     )
 
 
-def _devices(linux: Linux, in_userns: bool) -> list[Step]:
-    steps: list[Step] = []
+def _devices(linux: Linux, in_userns: bool) -> list[nodes.MakeDevice | nodes.BindDevice | nodes.MakeLink]:
+    steps: list[nodes.MakeDevice | nodes.BindDevice | nodes.MakeLink] = []
     for device in (*defaults.DEVICES, *linux.devices):
         if in_userns:
             steps.append(nodes.BindDevice(device.path, device.path))

@@ -28,8 +28,11 @@ _WAIT_ANY = os.WEXITED | os.WNOHANG | os.WNOWAIT
 _NOT_FORWARDED = (signals.CHLD, signals.TTIN, signals.TTOU)
 
 
-def run_child(plan: Plan, stage: Stage, stdio: tuple[int, int, int], mask: Mask) -> NoReturn:
-    """Everything that the child does. mask: the signals that were blocked before, for the program."""
+def run_child(plan: Plan, stage: Stage, stdio: tuple[int, int, int] | None, mask: Mask) -> NoReturn:
+    """Everything that the child does. mask: the signals that were blocked before, for the program.
+
+    stdio: None for a container that is made ahead: its standard streams come when somebody wants it.
+    """
     assert stage.channel is not None
     sock = stage.channel
     status = errors.Error.exit_code
@@ -39,8 +42,15 @@ def run_child(plan: Plan, stage: Stage, stdio: tuple[int, int, int], mask: Mask)
         process.die_with_parent(signals.KILL)
         if not _launcher_lives(sock, wait="user" in plan.namespaces):
             os._exit(status)
+        done = 0
+        if stdio is None:
+            # Nothing of other containers may stay open here: their ends would go unnoticed.
+            process.close_all_but((sock.fileno(), *stage.trees.values()))
+            done = plan.ahead
+            perform(plan.inside[:done], stage)
+            stdio = _wait_for_call(sock)
         _take_stdio(stdio)
-        perform(plan.inside, stage)
+        perform(plan.inside[done:], stage)
         process.die_with_parent(signals.KILL)  # the change of user has cleared it
         kept = tuple(range(3, 3 + plan.keep_fds))
         if plan.init:
@@ -69,6 +79,15 @@ def _launcher_lives(sock: sockets.Socket, wait: bool) -> bool:
     poll = select.poll()
     poll.register(sock.fileno(), 0)
     return not poll.poll(0)  # nothing but a hang-up is reported
+
+
+def _wait_for_call(sock: sockets.Socket) -> tuple[int, int, int]:
+    """The standard streams of whoever wants this container; ends with the launcher, or when nobody does."""
+    data, descriptors = sockets.receive(sock)
+    if not data:
+        os._exit(0)
+    stdin, stdout, stderr = descriptors
+    return stdin, stdout, stderr
 
 
 def _say(sock: sockets.Socket, message: channel.Failed | channel.Started | channel.Ended) -> None:

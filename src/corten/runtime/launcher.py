@@ -38,12 +38,13 @@ class Launch:
     pid, pidfd: of its first process; channel: from where its messages come; deadline: on time.monotonic, or None.
     on_message is called with (message, descriptors) for Started, Failed, Terminal and Namespaces. mask: the signals
     that are blocked for the program, if not those that are now.
+    Without stdio it is made ahead (`plan.ahead` steps of it), and goes on at the `call` of somebody who wants it.
     """
 
     def __init__(
         self,
         plan: Plan,
-        stdio: tuple[int, int, int],
+        stdio: tuple[int, int, int] | None,
         on_message: Callable[[Reported, tuple[int, ...]], None],
         mask: Mask | None = None,
     ) -> None:
@@ -54,8 +55,9 @@ class Launch:
         self._timed_out = False
         self._started = False
         self._stage = Stage()
-        self._began = time.monotonic()
-        self.deadline = None if plan.timeout is None else self._began + plan.timeout
+        self._begin()
+        if stdio is None:
+            self.deadline = None  # its time runs from the call on
         try:
             perform(plan.host, self._stage)
             self._clone(stdio, mask)
@@ -63,7 +65,21 @@ class Launch:
             self._undo()
             raise
 
-    def _clone(self, stdio: tuple[int, int, int], mask: Mask | None) -> None:
+    def _begin(self) -> None:
+        self._began = time.monotonic()
+        self.deadline: float | None = None if self.plan.timeout is None else self._began + self.plan.timeout
+
+    def call(
+        self,
+        stdio: tuple[int, int, int],
+        on_message: Callable[[Reported, tuple[int, ...]], None],
+    ) -> None:
+        """What was made ahead is wanted: let it go on. OSError: it has ended."""
+        self._tell = on_message
+        self._begin()
+        sockets.send(self.channel, b"call", stdio)
+
+    def _clone(self, stdio: tuple[int, int, int] | None, mask: Mask | None) -> None:
         plan, stage = self.plan, self._stage
         stage.arguments = _arguments()
         self.channel, stage.channel = sockets.pair()
@@ -191,6 +207,12 @@ class Launch:
             self._close()
             self._undo()
         return account
+
+    def discard(self) -> None:
+        """The first process has ended, and nobody asks how: reap it, undo."""
+        os.waitpid(self.pid, 0)
+        self._close()
+        self._undo()
 
     def _close(self) -> None:
         self.channel.close()

@@ -33,7 +33,8 @@ class Plan(Record):
     init: whether pid 1 is Corten's init with the program as its child; timeout: seconds, None for ever;
     group: the control group, None without one; keep_fds: descriptors from 3 on that the program inherits;
     joined: (kind, path) of namespaces that the clone joins, see `joining` (otherwise steps join them);
-    held: nothing is run: the init waits, and others enter by the descriptors of its namespaces that it hands out.
+    held: nothing is run: the init waits, and others enter by the descriptors of its namespaces that it hands out;
+    ahead: how many of the inside steps may be taken before anybody has asked for the container, 0 where nothing may.
     """
 
     host: tuple[Step, ...]
@@ -50,6 +51,7 @@ class Plan(Record):
     keep_fds: int = 0
     joined: tuple[tuple[str, str], ...] = ()
     held: bool = False
+    ahead: int = 0
 
     def stages(self) -> list[tuple[str, list[str]]]:
         """The plan as (who does it, what in order): `host`, `clone`, `inside`, `program`, `after`."""

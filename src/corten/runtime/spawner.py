@@ -4,11 +4,14 @@ It is started once by the process that uses the library and ends with it: at the
 its parent has ended, it kills its containers, reaps them, undoes what their plans made, and exits. So nothing is left
 behind even by `kill -9` of the library's process.
 
-A request is one message on the control socket: a plan and the descriptors of the container's standard streams and of
-a socket for its reports. Reports are tuples:
-    ("started", pid, pid inside) with a pidfd, ("failed", kind, errno, text), ("terminal", path) with the master end,
-    ("namespaces", kinds) with a descriptor for each,
-    ("account", Account); then the socket is closed.
+A request is one message on the control socket with the descriptors of the container's standard streams and of a socket
+for its reports:
+    b"once ID" and a line end, then a plan: launch this
+    b"new SLOT ID" and a line end, then a plan: launch this, and keep it in the slot
+    b"again SLOT": launch the plan of the slot once more, with a new id
+Reports are tuples:
+    ("started", pid, pid inside, id) with a pidfd, ("failed", kind, errno, text), ("terminal", path) with the master
+    end, ("namespaces", kinds) with a descriptor for each, ("account", Account); then the socket is closed.
 Both are pickled: only this program holds the other ends. Nothing from inside a container is ever unpickled.
 """
 
@@ -18,6 +21,7 @@ import gc
 import os
 import pickle
 import select
+import time
 
 from corten import errors
 from corten.linux import pidfd, process, sockets
@@ -25,11 +29,14 @@ from corten.records import Record
 from corten.runtime import channel, compile  # noqa: A004, F401 - compile knows every step, and so must we
 from corten.runtime.launcher import Launch
 from corten.runtime.plan import Plan
+from corten.runtime.stock import IDLE_S, Kind, MountTable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    OnMessage = Callable[[Record, tuple[int, ...]], None]
 
 # A plan that does not fit into one message comes in a file of its own.
 INLINE = 60000
@@ -59,6 +66,9 @@ class Spawner:
         self.poll = select.poll()
         self.handlers: dict[int, Callable[[], None]] = {}
         self.launches: dict[int, Launch] = {}
+        self.kinds: dict[int, Kind] = {}
+        self.wanted: Kind | None = None
+        self.mounts = MountTable()
         self.watch(control.fileno(), self.on_request)
         self.watch(parent, self.on_parent_end)
         self.live = True
@@ -76,20 +86,29 @@ class Spawner:
     def run(self) -> None:
         """Serve until the library's process has gone and its containers with it."""
         while self.live or self.launches:
-            for fd, _ in self.poll.poll(self.patience()):
+            ready = self.poll.poll(0 if self.wanted else self.patience())
+            for fd, _ in ready:
                 handler = self.handlers.get(fd)
                 if handler:
                     handler()
+            if self.wanted and not ready:
+                self.make_ahead(self.wanted)
             for launch in list(self.launches.values()):
                 launch.expire_if_due()
+            for kind in self.kinds.values():
+                if (left := kind.patience()) is not None and left <= 0:
+                    kind.end()
 
     def patience(self) -> int | None:
         """Milliseconds until the next deadline; None without one."""
-        return min((ms for launch in self.launches.values() if (ms := launch.patience()) is not None), default=None)
+        times = [ms for launch in self.launches.values() if (ms := launch.patience()) is not None]
+        times += [max(0, int(s * 1000) + 1) for kind in self.kinds.values() if (s := kind.patience()) is not None]
+        return min(times, default=None)
 
     def on_parent_end(self) -> None:
         """The library's process has ended, or closed its end: so do we."""
         self.live = False
+        self.wanted = None
         for fd in [fd for fd, handler in self.handlers.items() if handler in (self.on_request, self.on_parent_end)]:
             self.forget(fd)
         for launch in self.launches.values():
@@ -104,11 +123,19 @@ class Spawner:
         *stdio, reports = descriptors[:4]
         client = _Client(sockets.Socket(fileno=reports))
         try:
+            head, _, data = data.partition(b"\n")
             if len(descriptors) > 4:
                 with os.fdopen(descriptors[4], "rb") as file:
                     data = file.read()
-            plan: Plan = pickle.loads(data)
-            self.launch(plan, (stdio[0], stdio[1], stdio[2]), client)
+            word, *given = head.decode().split()
+            streams = stdio[0], stdio[1], stdio[2]
+            if word == "again":
+                self.launch_again(self.kinds[int(given[0])], streams, client)
+            else:
+                if word == "new":
+                    self.keep(int(given[0]), given[-1], data)
+                plan: Plan = pickle.loads(data)
+                self.wire(given[-1], client, lambda on_message: Launch(plan, streams, on_message))
         except errors.Error as error:
             client.report("failed", type(error).__name__, getattr(error, "errno", 0), str(error))
             client.close()
@@ -119,13 +146,72 @@ class Spawner:
             for fd in stdio:
                 os.close(fd)
 
-    def launch(self, plan: Plan, stdio: tuple[int, int, int], client: _Client) -> None:
-        """Launch a plan and wire its events to reports."""
+    def keep(self, slot: int, identity: str, data: bytes) -> None:
+        """Keep a plan for more containers like it."""
+        if slot in self.kinds:
+            self.kinds[slot].end()
+        self.kinds[slot] = Kind(data, identity)
+
+    def launch_again(self, kind: Kind, stdio: tuple[int, int, int], client: _Client) -> None:
+        """Launch another container of a kind: the one made ahead, or a new one."""
+        if self.mounts.changed():
+            for other in self.kinds.values():
+                other.end()
+        now = time.monotonic()
+        again, kind.asked = now - kind.asked < IDLE_S, now
+        launch = self._call(kind, stdio, client)
+        if launch is None:
+            identity, plan = kind.plan()
+            launch = self.wire(identity, client, lambda on_message: Launch(plan, stdio, on_message))
+        if again and launch.plan.ahead and self.live:
+            self.wanted = kind
+
+    def _call(self, kind: Kind, stdio: tuple[int, int, int], client: _Client) -> Launch | None:
+        """Let the one made ahead go on for somebody; None if there is none, or it has ended meanwhile."""
+        taken = kind.take()
+        if taken is None:
+            return None
+        identity, launch = taken
+
+        def call(on_message: OnMessage) -> Launch:
+            launch.call(stdio, on_message)
+            return launch
+
+        try:
+            return self.wire(identity, client, call)
+        except OSError:
+            launch.kill()
+            return None
+
+    def make_ahead(self, kind: Kind) -> None:
+        """Make the next container of a kind, up to where it is needed who wants it."""
+        self.wanted = None
+        if kind.ready is not None:
+            return
+        identity, plan = kind.plan()
+        try:
+            launch = Launch(plan, None, lambda _message, _descriptors: None)
+        except (errors.Error, OSError):
+            return  # whoever asks next will be told
+        self.launches[launch.pidfd] = launch
+        kind.ready, kind.since = (identity, launch), time.monotonic()
+
+        def on_end() -> None:
+            if kind.ready and kind.ready[1] is launch:
+                kind.take()
+            self.forget(launch.pidfd)
+            del self.launches[launch.pidfd]
+            launch.discard()
+
+        self.watch(launch.pidfd, on_end)
+
+    def wire(self, identity: str, client: _Client, begin: Callable[[OnMessage], Launch]) -> Launch:
+        """Begin a launch with its events wired to reports."""
         made: list[Launch] = []
 
         def on_message(message: Record, descriptors: tuple[int, ...]) -> None:
             if isinstance(message, channel.Started):
-                client.report("started", made[0].pid, message.pid, descriptors=(made[0].pidfd,))
+                client.report("started", made[0].pid, message.pid, identity, descriptors=(made[0].pidfd,))
             elif isinstance(message, channel.Failed):
                 client.report("failed", message.kind, message.errno, message.text)
             elif isinstance(message, channel.Terminal):
@@ -146,11 +232,12 @@ class Spawner:
             client.report("account", launch.settle())
             client.close()
 
-        launch = Launch(plan, stdio, on_message)
+        launch = begin(on_message)
         made.append(launch)
         self.launches[launch.pidfd] = launch
         self.watch(launch.channel.fileno(), on_channel)
         self.watch(launch.pidfd, on_end)
+        return launch
 
 
 def main(control: int, parent: int) -> None:

@@ -14,52 +14,78 @@ from corten.runtime.spawner import INLINE
 
 _ARGUMENTS = "-I", "-S", "-c"
 _BUFFER = 1 << 20
+SLOTS = 8
+"""Plans that are kept for being launched again."""
 
 
 class _Client:
     """One spawner of this process. Safe from any thread: a request is a single message."""
 
     def __init__(self) -> None:
+        self._slots: list[Plan | None] = [None] * SLOTS  # what the spawner keeps, in the same places
+        self._next = 0
         self._lock = threading.Lock()
         self._control: sockets.Socket | None = None
         self._owner = 0
 
-    def launch(self, plan: Plan | bytes, stdio: tuple[int, int, int], reports: sockets.Socket) -> None:
-        """Have a plan (or a pickled one) carried out. reports: the spawner's end of a pair, closed here; the caller
-        still owns `stdio`."""
-        data = plan if isinstance(plan, bytes) else pickle.dumps(plan, pickle.HIGHEST_PROTOCOL)
-        descriptors = [*stdio, reports.fileno()]
+    def launch(
+        self, plan: Plan | bytes, identity: str, stdio: tuple[int, int, int], reports: sockets.Socket
+    ) -> None:
+        """Have a plan carried out: this very object again means one more like it, with an id of its own.
+
+        A pickled one is carried out as it is, once. identity: the id that the plan was made for. reports: the spawner's
+        end of a pair, closed here; the caller still owns `stdio`.
+        """
+        descriptors = *stdio, reports.fileno()
         try:
-            if len(data) > INLINE:
-                file = os.memfd_create("corten-plan", os.MFD_CLOEXEC)
-                descriptors.append(file)
+            with self._lock:
+                # A forked copy of the process must not use its parent's spawner: its containers would outlive it.
+                if self._control is None or self._owner != os.getpid():
+                    self._start()
+                try:
+                    self._send(plan, identity, descriptors)
+                except OSError:  # the spawner was killed: its containers are gone, the next one is a new one's
+                    self._start()
+                    self._send(plan, identity, descriptors)
+        finally:
+            reports.close()
+
+    def _send(self, plan: Plan | bytes, identity: str, descriptors: tuple[int, ...]) -> None:
+        if isinstance(plan, bytes):
+            self._send_whole(f"once {identity}", plan, descriptors)
+            return
+        for slot, known in enumerate(self._slots):
+            if known is plan:
+                assert self._control is not None
+                sockets.send(self._control, f"again {slot}\n".encode(), descriptors)
+                return
+        slot = self._next
+        self._next = (slot + 1) % SLOTS
+        self._slots[slot] = None  # until the spawner surely has the new one
+        self._send_whole(f"new {slot} {identity}", pickle.dumps(plan, pickle.HIGHEST_PROTOCOL), descriptors)
+        self._slots[slot] = plan
+
+    def _send_whole(self, words: str, data: bytes, descriptors: tuple[int, ...]) -> None:
+        assert self._control is not None
+        head = f"{words}\n".encode()
+        if len(data) <= INLINE:
+            sockets.send(self._control, head + data, descriptors)
+        else:
+            file = os.memfd_create("corten-plan", os.MFD_CLOEXEC)
+            try:
                 with os.fdopen(os.dup(file), "wb") as out:
                     out.write(data)
                 os.lseek(file, 0, os.SEEK_SET)
-                data = b"in the file"
-            self._send(data, tuple(descriptors))
-        finally:
-            reports.close()
-            for fd in descriptors[4:]:
-                os.close(fd)
-
-    def _send(self, data: bytes, descriptors: tuple[int, ...]) -> None:
-        with self._lock:
-            # A forked copy of the process must not use its parent's spawner: its containers would outlive it.
-            if self._control is None or self._owner != os.getpid():
-                self._start()
-            assert self._control is not None
-            try:
-                sockets.send(self._control, data, descriptors)
-            except OSError:  # the spawner was killed: its containers are gone, the next one is a new one's
-                self._start()
-                sockets.send(self._control, data, descriptors)
+                sockets.send(self._control, head, (*descriptors, file))
+            finally:
+                os.close(file)
 
     def _start(self) -> None:
         if not sys.executable:
             raise Unsupported("cannot start the spawner: sys.executable is empty; run under an ordinary interpreter")
         if self._control is not None:
             self._control.close()
+        self._slots = [None] * SLOTS
         self._control, theirs = sockets.pair(_BUFFER)
         self._owner = os.getpid()
         source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

@@ -7,6 +7,7 @@ import stat
 
 from corten.linux import mounts, paths
 from corten.runtime.step import Stage, Step
+from corten.runtime.steps.aside import ASIDE, MakeAside
 
 
 class MakeDevice(Step):
@@ -81,8 +82,8 @@ class MakeLink(Step):
 class ProvideFile(Step):
     """Show a small file that the engine provides (/etc/hostname, /etc/hosts), by a mount as docker does.
 
-    It lies on a tmpfs that is attached to a place of the old root, which goes with the pivot: no disk is written to,
-    and nothing of the user's is changed.
+    It lies on the tmpfs of what is made aside, which goes with the pivot: no disk is written to, and nothing of the
+    user's is changed.
     """
 
     path: str
@@ -90,13 +91,10 @@ class ProvideFile(Step):
     mode: int = 0o644
 
     def run(self, stage: Stage) -> None:
-        top = stage.trees.get("provided", -1)
+        top = stage.trees.get(ASIDE, -1)
         if top < 0:
-            top = mounts.new("tmpfs", ("mode=0755", "size=1m"), mounts.NODEV | mounts.NOSUID | mounts.NOEXEC)
-            anywhere = os.open("/sys", os.O_PATH | os.O_CLOEXEC)
-            mounts.attach(top, anywhere)
-            os.close(anywhere)
-            stage.trees["provided"] = top
+            MakeAside().run(without := Stage())
+            top = stage.trees[ASIDE] = without.trees.pop(ASIDE)
         name = self.path.strip("/").replace("/", "-")
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self.mode, dir_fd=top)
         os.write(fd, self.content.encode())

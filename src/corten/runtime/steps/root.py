@@ -92,7 +92,8 @@ class MountOverlay(Step):
 
     lowers: directories, topmost first; layer: directory with `upper` and `work` (empty: a new tmpfs of `size` bytes);
     at: a directory of the host to attach it to in this mount namespace; below: more overlays, in directories of
-    their names beside `upper`.
+    their names beside `upper`; volatile: nobody will read the layer after the container's end, so nothing of it has to
+    reach the disk: no fsync inside, and no sync at its end, which was a quarter of a start (Linux 5.10).
     """
 
     lowers: tuple[str, ...]
@@ -100,6 +101,7 @@ class MountOverlay(Step):
     at: str
     size: int = 0
     below: tuple[Below, ...] = ()
+    volatile: bool = False
 
     def run(self, stage: Stage) -> None:
         places = {name[len(_OPENED) :]: fd for name, fd in stage.trees.items() if name.startswith(_OPENED)}
@@ -117,10 +119,10 @@ class MountOverlay(Step):
             stage.trees["memory"] = tmpfs
             layer = f"/proc/self/fd/{tmpfs}"
             make_layer(layer, tuple(below.name for below in self.below))
-        root = _overlay(lowers, layer)
+        root = _overlay(lowers, layer, self.volatile)
         # All of them are made first: the root covers the place where their layers lie.
         made = [
-            (below.target, _overlay(own, f"{layer}/{below.name}"))
+            (below.target, _overlay(own, f"{layer}/{below.name}", self.volatile))
             for below, own in zip(self.below, others, strict=True)
             if own
         ]
@@ -172,9 +174,9 @@ def make_layer(path: str, names: tuple[str, ...], uid: int = 0, gid: int = 0) ->
                     os.chown(directory, uid, gid)
 
 
-def _overlay(lowers: tuple[str, ...], layer: str) -> int:
+def _overlay(lowers: tuple[str, ...], layer: str, volatile: bool) -> int:
     # In a user namespace only user.* attributes may be written, hence userxattr; elsewhere trusted.* are safer.
-    extra = ("userxattr",) if in_user_namespace() else ()
+    extra = (*(("userxattr",) if in_user_namespace() else ()), *(("volatile",) if volatile else ()))
     writes = (f"upperdir={layer}/upper", f"workdir={layer}/work", *extra)
     escaped = ":".join(path.replace("\\", "\\\\").replace(":", "\\:") for path in lowers)
     try:

@@ -1,0 +1,45 @@
+"""Steps that make parts of the root aside, and move them in once there is a root. What and why: `runtime.aside`."""
+
+from __future__ import annotations
+
+import os
+
+from corten.linux import mounts, paths
+from corten.runtime.step import Stage, Step
+
+ASIDE = "aside"
+
+
+class MakeAside(Step):
+    """Make an empty place that stands for the root until there is one.
+
+    It is attached to a place of the old root, and goes with that at the pivot.
+    """
+
+    def run(self, stage: Stage) -> None:
+        top = mounts.new("tmpfs", ("mode=0755", "size=1m"), mounts.NODEV | mounts.NOSUID | mounts.NOEXEC)
+        anywhere = os.open("/sys", os.O_PATH | os.O_CLOEXEC)
+        mounts.attach(top, anywhere)
+        os.close(anywhere)
+        stage.trees[ASIDE] = stage.root = top
+
+    def describe(self) -> str:
+        return "make a place aside, on a tmpfs of the old root"
+
+
+class MoveIn(Step):
+    """Move what was made aside into the root, with all that is mounted below it."""
+
+    tops: tuple[str, ...]
+
+    def run(self, stage: Stage) -> None:
+        aside = stage.trees[ASIDE]
+        for top in self.tops:
+            made = os.open(top.strip("/"), os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=aside)
+            place = paths.directory_in_root(stage.root, top)
+            mounts.attach(made, place)
+            os.close(place)
+            os.close(made)
+
+    def describe(self) -> str:
+        return f"move {', '.join(self.tops)} into the root"
