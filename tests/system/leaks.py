@@ -18,7 +18,7 @@ def picture(home: Path) -> dict[str, object]:
         "processes": sorted(_names(processes)),
         "namespaces": sorted(_namespaces(processes)),
         "descriptors": sorted(_descriptors(processes)),
-        "files": sorted(str(path) for part in ("containers", "names") for path in (home / part).rglob("*")),
+        "files": sorted(_files(home)),
     }
 
 
@@ -26,6 +26,16 @@ def _counts(mount: str, home: Path) -> bool:
     """Below a temporary directory, only what is in ours: there others mount for themselves."""
     place = mount.split(" ")[4]
     return not place.startswith(("/tmp/", "/var/tmp/")) or place.startswith(f"{home.parent}/")
+
+
+def _files(home: Path) -> list[str]:
+    """What lies there; os.walk passes over what goes meanwhile."""
+    return [
+        f"{top}/{name}"
+        for part in ("containers", "names")
+        for top, folders, files in os.walk(home / part)
+        for name in (*folders, *files)
+    ]
 
 
 def left_behind(before: dict[str, object], home: Path) -> list[str]:
@@ -140,7 +150,8 @@ def _descriptors(processes: set[int]) -> list[str]:
             except OSError:
                 continue
             # Numbers differ from run to run; what kind of thing is open is what counts.
+            target = target.replace(f"/proc/{pid}/", "/proc/self/")
             kind = target.partition(":")[0] if target.startswith(("socket:", "pipe:", "anon_inode:")) else target
-            if f"/proc/{pid}/fd" not in target:
+            if "/proc/self/fd" not in target:
                 found.append(f"{'spawner' if pid != os.getpid() else 'test'} {kind}")
     return found

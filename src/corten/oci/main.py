@@ -102,7 +102,15 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def command() -> NoReturn:
     """The program: `main`, and the end without the interpreter's tidying, which costs 2 ms."""
+    name = next((word for word in sys.argv[1:] if word in COMMANDS), "")
+    together = None
+    if name and name != "state":  # which imports so little that this would cost more
+        from corten.startup import Together
+
+        together = Together(f"corten-oci-{name}")
     code = main()
+    if together is not None and not code:
+        together.keep()
     try:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -55,9 +55,9 @@ class Launch:
         self._timed_out = False
         self._started = False
         self._stage = Stage()
-        self._begin()
-        if stdio is None:
-            self.deadline = None  # its time runs from the call on
+        self.deadline: float | None = None
+        if stdio is not None:  # else its time runs from the call on
+            self._begin()
         try:
             perform(plan.host, self._stage)
             self._clone(stdio, mask)
@@ -67,7 +67,7 @@ class Launch:
 
     def _begin(self) -> None:
         self._began = time.monotonic()
-        self.deadline: float | None = None if self.plan.timeout is None else self._began + self.plan.timeout
+        self.deadline = None if self.plan.timeout is None else self._began + self.plan.timeout
 
     def call(
         self,

@@ -13,18 +13,19 @@ ASIDE = "aside"
 class MakeAside(Step):
     """Make an empty place that stands for the root until there is one.
 
-    It is attached to a place of the old root, and goes with that at the pivot.
+    It is attached on top of the old `/`, where it covers nothing (paths still begin below it), and goes with that at
+    the pivot.
     """
 
     def run(self, stage: Stage) -> None:
         top = mounts.new("tmpfs", ("mode=0755", "size=1m"), mounts.NODEV | mounts.NOSUID | mounts.NOEXEC)
-        anywhere = os.open("/sys", os.O_PATH | os.O_CLOEXEC)
-        mounts.attach(top, anywhere)
-        os.close(anywhere)
+        old = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        mounts.attach(top, old)
+        os.close(old)
         stage.trees[ASIDE] = stage.root = top
 
     def describe(self) -> str:
-        return "make a place aside, on a tmpfs of the old root"
+        return "make a place aside, on a tmpfs over the old root"
 
 
 class MoveIn(Step):
