@@ -43,9 +43,10 @@ INHERIT = None
 class Container:
     """A running container. Leaving a `with` block kills it and waits for its end.
 
-    id: 12 hexadecimal digits, known once it has started; pid: of its first process, on the host; stdin, stdout,
-    stderr: binary files for the streams that were asked for as PIPE, None for the others. account: the facts of its
-    end, once it has one; namespaces: descriptors by kind, of a container that was prepared to be entered (`Plan.held`).
+    id: 12 hexadecimal digits, known for sure once it has started; pid: of its first process, on the host; stdin,
+    stdout, stderr: binary files for the streams that were asked for as PIPE, None for the others. account: the facts of
+    its end, once it has one; namespaces: descriptors by kind, of a container that was prepared to be entered
+    (`Plan.held`).
     """
 
     def __init__(self, prepared: Prepared, pickled: bytes | None = None) -> None:
@@ -54,7 +55,7 @@ class Container:
         self._pickled = pickled
         self.account: Account | None = None
         self.namespaces: dict[str, int] = {}
-        self.id = ""
+        self.id = prepared.id
         self.pid = 0
         self.stdin: BinaryIO | None = None
         self.stdout: BinaryIO | None = None
@@ -80,7 +81,8 @@ class Container:
         try:
             given = tuple(self._stream(number, wish, opened) for number, wish in enumerate(stdio))
             self._reports, theirs = sockets.pair()
-            spawner_client.launch(self._pickled or self._plan, self._prepared.id, (given[0], given[1], given[2]), theirs)
+            streams = given[0], given[1], given[2]
+            spawner_client.launch(self._pickled or self._plan, self._prepared.id, streams, theirs)
         finally:
             for fd in opened:
                 os.close(fd)

@@ -257,9 +257,9 @@ def _fill_root(
         steps.append(asides.MoveIn(tops))
     for number, mount in enumerate(spec.mounts):
         (first if number < count else steps).extend(_mount(mount, setting, linux, in_userns))
-    if not _has_own_dev(spec):
-        for device in _devices(linux, in_userns):
-            (first if aside.below(device.path, tops) else steps).append(device)
+    devices = [] if _has_own_dev(spec) else _devices(linux, in_userns)
+    first += [step for step in devices if aside.below(step.path, tops)]
+    steps += [step for step in devices if not aside.below(step.path, tops)]
     steps += [nodes.ProvideFile(path, content) for path, content in setting.files]
     if process.terminal:
         size = process.console_size
@@ -267,10 +267,10 @@ def _fill_root(
         steps.append(identity.OpenTerminal(process.user.uid, height, width))
     if setting.overlay and spec.root and spec.root.readonly:
         steps.append(root.MakeWorkingDirectory(process.cwd))  # while it can still be made
-    for path in linux.readonly_paths:
-        (first if aside.below(path, tops) else steps).append(cover.MakeReadOnly(path))
-    for path in linux.masked_paths:
-        (first if aside.below(path, tops) else steps).append(cover.Hide(path))
+    covers: list[cover.MakeReadOnly | cover.Hide] = [cover.MakeReadOnly(path) for path in linux.readonly_paths]
+    covers += [cover.Hide(path) for path in linux.masked_paths]
+    first += [step for step in covers if aside.below(step.path, tops)]
+    steps += [step for step in covers if not aside.below(step.path, tops)]
     return first, steps
 
 

@@ -135,7 +135,7 @@ class MountOverlay(Step):
             os.close(place)
             os.close(mount)
         for below in on_top:
-            _cover(stage.root, below, f"/proc/self/fd/{opened}")
+            _cover(stage.root, below, f"/proc/self/fd/{opened}", self.volatile)
         if opened >= 0:
             os.close(opened)
 
@@ -149,13 +149,13 @@ class MountOverlay(Step):
         return f"mount overlay of {' on '.join(self.lowers)} as root{others}, writes to {self.layer or 'memory'}"
 
 
-def _cover(root: int, below: Below, layer: str) -> None:
+def _cover(root: int, below: Below, layer: str, volatile: bool) -> None:
     """Mount an overlay on a directory of the root that shows what is there, and looks like it."""
     place = paths.directory_in_root(root, below.target)
     about, upper = os.stat(place), f"{layer}/{below.name}/upper"
     os.chown(upper, about.st_uid, about.st_gid)
     os.chmod(upper, about.st_mode & 0o7777)
-    mount = _overlay((f"/proc/self/fd/{place}",), f"{layer}/{below.name}")
+    mount = _overlay((f"/proc/self/fd/{place}",), f"{layer}/{below.name}", volatile)
     mounts.attach(mount, place)
     os.close(place)
     os.close(mount)
