@@ -122,6 +122,31 @@ def corten(name: str, *words: str) -> Command:
     return Command(name, [CORTEN, "run", *words])
 
 
+OCI = os.path.join(os.path.dirname(sys.executable), "corten-oci")
+
+
+def oci_run(lab: Lab) -> Command:
+    """The bundle that runc runs, by corten-oci."""
+    return Command("corten-oci run", [OCI, "run", "--bundle", lab.bundle, f"corten-bench-oci-{os.getpid()}"])
+
+
+class Made:
+    """A container of corten-oci that was created and waits: for commands that look at one. Deleted by `end`."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._name = f"corten-bench-state-{os.getpid()}"
+        subprocess.run(
+            [OCI, "create", "--bundle", lab.bundle, self._name],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True,
+        )  # fmt: skip
+
+    def state(self) -> Command:
+        return Command("corten-oci state", [OCI, "state", self._name])
+
+    def end(self) -> None:
+        subprocess.run([OCI, "delete", "--force", self._name], check=True)
+
+
 def python(*flags: str) -> Command:
     words = [sys.executable, *flags, "-c", "pass"]
     return Command(f"python {' '.join(flags)} -c pass", words)
