@@ -135,8 +135,15 @@ class Made:
 
     def __init__(self, lab: Lab) -> None:
         self._name = f"corten-bench-state-{os.getpid()}"
+        with open(f"{lab.bundle}/config.json") as file:
+            config = json.load(file)
+        config["linux"]["cgroupsPath"] += "-state"
+        bundle = f"{lab.bundle}-state"
+        os.makedirs(bundle, exist_ok=True)
+        with open(f"{bundle}/config.json", "w") as file:
+            json.dump(config, file)
         subprocess.run(
-            [OCI, "create", "--bundle", lab.bundle, self._name],
+            [OCI, "create", "--bundle", bundle, self._name],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True,
         )  # fmt: skip
 
