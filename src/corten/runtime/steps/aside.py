@@ -13,7 +13,7 @@ ASIDE = "aside"
 class MakeAside(Step):
     """Make an empty place that stands for the root until there is one.
 
-    at: a directory to attach it to, made if missing, that nothing else is looked for in; or "/", where nothing at all is
+    at: a directory to make and attach it to, where nothing else is looked for; or "/", where nothing at all is
     looked for any more (a path that leads over `..` comes out on top). It goes with the old root, at the pivot.
     """
 
