@@ -122,6 +122,38 @@ def corten(name: str, *words: str) -> Command:
     return Command(name, [CORTEN, "run", *words])
 
 
+OCI = os.path.join(os.path.dirname(sys.executable), "corten-oci")
+
+
+def oci_run(lab: Lab) -> Command:
+    """The bundle that runc runs, by corten-oci."""
+    return Command("corten-oci run", [OCI, "run", "--bundle", lab.bundle, f"corten-bench-oci-{os.getpid()}"])
+
+
+class Made:
+    """A container of corten-oci that was created and waits: for commands that look at one. Deleted by `end`."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._name = f"corten-bench-state-{os.getpid()}"
+        with open(f"{lab.bundle}/config.json") as file:
+            config = json.load(file)
+        config["linux"]["cgroupsPath"] += "-state"
+        bundle = f"{lab.bundle}-state"
+        os.makedirs(bundle, exist_ok=True)
+        with open(f"{bundle}/config.json", "w") as file:
+            json.dump(config, file)
+        subprocess.run(
+            [OCI, "create", "--bundle", bundle, self._name],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True,
+        )  # fmt: skip
+
+    def state(self) -> Command:
+        return Command("corten-oci state", [OCI, "state", self._name])
+
+    def end(self) -> None:
+        subprocess.run([OCI, "delete", "--force", self._name], check=True)
+
+
 def python(*flags: str) -> Command:
     words = [sys.executable, *flags, "-c", "pass"]
     return Command(f"python {' '.join(flags)} -c pass", words)

@@ -6,6 +6,7 @@ Prints a table and writes bench/results/DATE.json. Exit code 0 also where a goal
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import platform
@@ -21,6 +22,7 @@ from contest import Contestant, Missing, Times, contest, median, ratio
 from lab import Lab, laboratory
 
 import builds
+import corten
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 FLOOR, RUNC, PODMAN = "floor (C)", "runc run", "podman run"
@@ -109,6 +111,20 @@ def command_line(lab: Lab, rounds: int) -> Row:
     return row
 
 
+def oci(lab: Lab, rounds: int) -> Row:
+    """Row 13."""
+    row = Row(13, "corten-oci: a bundle of true; the state of a container (milliseconds)")
+    made = rivals.Made(lab)
+    try:
+        contestants: list[Contestant] = [rivals.oci_run(lab), rivals.runc(lab), made.state(), rivals.python("-I")]
+        row.times, row.missing = contest(contestants, rounds)
+    finally:
+        made.end()
+    row.compare("corten-oci run", RUNC, 1.5)
+    row.compare("corten-oci state", "python -I -c pass", 1.6)
+    return row
+
+
 def left_behind(lab: Lab, in_a_row: int, at_once: int) -> Row:
     """Row 5."""
     row = Row(5, f"{in_a_row} starts in a row and {at_once} at once: what is left behind")
@@ -181,12 +197,15 @@ def machine() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", default="1,2,3,4,5,7,8,9,10,11,12", help="which rows (default: %(default)s)")
+    parser.add_argument("--rows", default="1,2,3,4,5,7,8,9,10,11,12,13", help="which rows (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=60, help="rounds of rows 1 and 2 (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="few rounds, to see that it works")
     options = parser.parse_args()
     if os.geteuid():
         parser.error("make bench needs root: the yardstick and runc make control groups")
+    # As after an installation by pip: otherwise all sources of an editable one are compiled at each start.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    compileall.compile_dir(os.path.dirname(corten.__file__), quiet=1)
     rounds = 8 if options.quick else options.rounds
     makers: dict[str, Callable[[Lab], Row]] = {
         "1": lambda lab: library(lab, rounds),
@@ -194,6 +213,7 @@ def main() -> None:
         "3": lambda lab: command_line(lab, max(rounds // 2, 5)),
         "5": lambda lab: left_behind(lab, *((50, 20) if options.quick else (1000, 200))),
         "7": lambda _: views(max(rounds // 3, 5)),
+        "13": lambda lab: oci(lab, max(rounds // 2, 5)),
         "11": lambda _: cached_rebuild(max(rounds // 6, 5)),
         "12": lambda lab: virtual_machine(3 if options.quick else 9),  # noqa: ARG005
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import corten
+from corten.runtime import spawner_client
 from leaks import left_behind, picture
 
 TYPE_CHECKING = False
@@ -39,8 +40,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def nothing_left_behind(home: Path) -> Iterator[None]:
     """Mounts, control groups, processes, namespaces, descriptors and files are as they were."""
+    spawner_client.drop()  # what an earlier test had made ahead
     before = picture(home)
     yield
+    spawner_client.drop()
     left = left_behind(before, home)
     assert not left, "left behind:\n" + "\n".join(left)
 

@@ -13,6 +13,7 @@ from corten.compute.loop import Loop
 from corten.compute.zygote_contained import with_maps
 from corten.compute.zygotes import Kind as ZygoteKind
 from corten.engine import home
+from corten.runtime import spawner_client
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def lanes() -> Lanes:
 
 
 def shutdown() -> None:
-    """End every container and zygote that this process keeps for calls of functions, and wait until they are gone.
+    """End every container and zygote that this process keeps for what may come, and wait until they are gone.
 
     Calls that wait or run end with `Cancelled`. The next call makes new ones. Happens by itself at the end of the
     program.
@@ -111,3 +112,4 @@ def shutdown() -> None:
         _of_process.clear()
     for own in found:
         own.close()
+    spawner_client.drop()

@@ -252,8 +252,9 @@ def _fill_root(
     else:
         raise InvalidInput("root: missing")
     tops = aside.tops(spec.mounts[:count])
+    if tops or setting.files:
+        first.append(asides.MakeAside("/" if far else f"{setting.directory}/.aside"))
     if tops:
-        first.append(asides.MakeAside())
         steps.append(asides.MoveIn(tops))
     for number, mount in enumerate(spec.mounts):
         (first if number < count else steps).extend(_mount(mount, setting, linux, in_userns))

@@ -7,6 +7,7 @@ behind even by `kill -9` of the library's process.
 A request is one message on the control socket with the descriptors of the container's standard streams and of a socket
 for its reports:
     b"new SLOT ID" and a line end, then a plan: launch this, and keep it in the slot
+    b"drop": end what was made ahead, and close the socket for reports when that is gone
     b"again SLOT": launch the plan of the slot once more, with a new id
 Reports are tuples:
     ("started", pid, pid inside, id) with a pidfd, ("failed", kind, errno, text), ("terminal", path) with the master
@@ -67,6 +68,8 @@ class Spawner:
         self.launches: dict[int, Launch] = {}
         self.kinds: dict[int, Kind] = {}
         self.wanted: Kind | None = None
+        self.ahead: set[int] = set()
+        self.dropped: list[_Client] = []
         self.mounts = MountTable()
         self.watch(control.fileno(), self.on_request)
         self.watch(parent, self.on_parent_end)
@@ -128,7 +131,9 @@ class Spawner:
                     data = file.read()
             word, *given = head.decode().split()
             streams = stdio[0], stdio[1], stdio[2]
-            if word == "again":
+            if word == "drop":
+                self.drop(client)
+            elif word == "again":
                 self.launch_again(self.kinds[int(given[0])], streams, client)
             else:
                 self.keep(int(given[0]), given[1], data)
@@ -143,6 +148,20 @@ class Spawner:
         finally:
             for fd in stdio:
                 os.close(fd)
+
+    def drop(self, client: _Client) -> None:
+        """End all that was made ahead; the client hears the end of its socket when nothing of it is left."""
+        self.dropped.append(client)
+        self.wanted = None
+        for kind in self.kinds.values():
+            kind.end()
+        self.tell_dropped()
+
+    def tell_dropped(self) -> None:
+        """Let those go who wait for what was made ahead to be gone, if it is."""
+        if not self.ahead:
+            while self.dropped:
+                self.dropped.pop().close()
 
     def keep(self, slot: int, identity: str, data: bytes) -> None:
         """Keep a plan for more containers like it."""
@@ -171,6 +190,8 @@ class Spawner:
             return None
         identity, launch = taken
 
+        self.ahead.discard(launch.pidfd)
+
         def call(on_message: OnMessage) -> Launch:
             launch.call(stdio, on_message)
             return launch
@@ -192,6 +213,7 @@ class Spawner:
         except (errors.Error, OSError):
             return  # whoever asks next will be told
         self.launches[launch.pidfd] = launch
+        self.ahead.add(launch.pidfd)
         kind.ready, kind.since = (identity, launch), time.monotonic()
 
         def on_end() -> None:
@@ -199,7 +221,9 @@ class Spawner:
                 kind.take()
             self.forget(launch.pidfd)
             del self.launches[launch.pidfd]
+            self.ahead.discard(launch.pidfd)
             launch.discard()
+            self.tell_dropped()
 
         self.watch(launch.pidfd, on_end)
 

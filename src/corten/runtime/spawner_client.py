@@ -31,8 +31,8 @@ class _Client:
     def launch(self, plan: Plan, identity: str, stdio: tuple[int, int, int], reports: sockets.Socket) -> None:
         """Have a plan carried out: this very object again means one more like it, with an id of its own.
 
-        identity: the id that the plan was made for. reports: the spawner's
-        end of a pair, closed here; the caller still owns `stdio`.
+        identity: the id that the plan was made for. reports: the spawner's end of a pair, closed here; the caller still
+        owns `stdio`.
         """
         descriptors = *stdio, reports.fileno()
         try:
@@ -106,5 +106,25 @@ class _Client:
             theirs.close()
 
 
+    def drop(self) -> None:
+        """Have everything ended that was made ahead, and wait until nothing of it is left."""
+        with self._lock:
+            if self._control is None or self._owner != os.getpid():
+                return
+            ours, theirs = sockets.pair()
+            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                sockets.send(self._control, b"drop\n", (null, null, null, theirs.fileno()))
+            except OSError:  # the spawner was killed, and all that it had made with it
+                ours.close()
+                return
+            finally:
+                os.close(null)
+                theirs.close()
+        sockets.receive(ours)
+        ours.close()
+
+
 _client = _Client()
 launch = _client.launch
+drop = _client.drop

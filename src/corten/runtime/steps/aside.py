@@ -13,19 +13,23 @@ ASIDE = "aside"
 class MakeAside(Step):
     """Make an empty place that stands for the root until there is one.
 
-    It is attached on top of the old `/`, where it covers nothing (paths still begin below it), and goes with that at
-    the pivot.
+    at: a directory to make and attach it to, where nothing else is looked for; or "/", where nothing at all is
+    looked for any more (a path that leads over `..` comes out on top). It goes with the old root, at the pivot.
     """
+
+    at: str
 
     def run(self, stage: Stage) -> None:
         top = mounts.new("tmpfs", ("mode=0755", "size=1m"), mounts.NODEV | mounts.NOSUID | mounts.NOEXEC)
-        old = os.open("/", os.O_PATH | os.O_CLOEXEC)
-        mounts.attach(top, old)
-        os.close(old)
+        if self.at != "/":
+            os.mkdir(self.at, 0o700)
+        place = os.open(self.at, os.O_PATH | os.O_CLOEXEC)
+        mounts.attach(top, place)
+        os.close(place)
         stage.trees[ASIDE] = stage.root = top
 
     def describe(self) -> str:
-        return "make a place aside, on a tmpfs over the old root"
+        return "make a place aside, on a tmpfs"
 
 
 class MoveIn(Step):

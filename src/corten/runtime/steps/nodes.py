@@ -7,7 +7,7 @@ import stat
 
 from corten.linux import mounts, paths
 from corten.runtime.step import Stage, Step
-from corten.runtime.steps.aside import ASIDE, MakeAside
+from corten.runtime.steps.aside import ASIDE
 
 
 class MakeDevice(Step):
@@ -91,10 +91,7 @@ class ProvideFile(Step):
     mode: int = 0o644
 
     def run(self, stage: Stage) -> None:
-        top = stage.trees.get(ASIDE, -1)
-        if top < 0:
-            MakeAside().run(without := Stage())
-            top = stage.trees[ASIDE] = without.trees.pop(ASIDE)
+        top = stage.trees[ASIDE]
         name = self.path.strip("/").replace("/", "-")
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self.mode, dir_fd=top)
         os.write(fd, self.content.encode())
