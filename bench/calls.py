@@ -180,7 +180,10 @@ def _dask() -> Any:
         from distributed import Client, LocalCluster
     except ImportError:
         return None
-    return Client(LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50))
+    cluster: Any = LocalCluster(  # type: ignore[no-untyped-call]
+        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+    )
+    return Client(cluster)  # type: ignore[no-untyped-call]
 
 
 def _podman(words: list[str]) -> float | None:
