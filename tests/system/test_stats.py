@@ -9,9 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import corten
 import small_root
 from corten.views import samples
+from ordinary_user import User
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +23,15 @@ if TYPE_CHECKING:
     Command = Callable[..., subprocess.CompletedProcess[str]]
 
 MIB = 1 << 20
+UP = "echo up; sleep 60"
 EATER = "python3 -c 'x = bytearray(200 << 20)' ; echo eaten; sleep 60"
+
+
+@pytest.fixture
+def user() -> Iterator[User]:
+    made = User()
+    yield made
+    made.close()
 
 
 def test_a_table_and_json(command: Command) -> None:
@@ -82,6 +93,22 @@ def wait_for_readings(pid: int) -> None:
     start = switches()
     while switches() < start + 4:
         os.sched_yield()
+
+
+def test_a_container_without_a_group(user: User) -> None:
+    """Nothing is known of its use, but that it lives and ends."""
+    words = user.corten_words("run", "--best-effort", "--name", "mine", "--rootfs", str(user.root), "sh", "-c", UP)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=user.home) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        (row,) = json.loads(user.corten("stats", "--json", "--interval", "0.1", "mine").stdout)
+        assert (row["status"], row["memory"], row["cpus"]) == ("running", None, None)
+        watching = user.corten_words("stats", "--json", "--watch", "--interval", "0.1", "mine")
+        with subprocess.Popen(watching, stdout=subprocess.PIPE, text=True, cwd=user.home) as other:
+            assert other.stdout is not None
+            assert json.loads(other.stdout.readline())[0]["name"] == "mine"
+            process.terminate()
+            assert other.wait(20) == 0
 
 
 def test_bad_input(command: Command, tmp_path: Path) -> None:

@@ -55,11 +55,11 @@ def run(words: Sequence[str]) -> int:
     from corten.views import samples
 
     containers = samples.chosen(names)
-    before: dict[str, samples.Reading | None] = {one.id: samples.read(one.group) for one in containers}
+    before: dict[str, samples.Reading | None] = {one.id: samples.read(one) for one in containers}
     end = None if duration is None else time.monotonic() + duration
     while True:
         time.sleep(interval)
-        now = {one.id: samples.read(one.group) for one in containers}
+        now = {one.id: samples.read(one) for one in containers}
         _show(containers, before, now, values)
         if not values.get("watch") or (end is not None and time.monotonic() >= end):
             return 0

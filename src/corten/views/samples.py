@@ -6,6 +6,7 @@ Rule 2: an event is what two readings differ in (a limit, the count of kills): n
 
 from __future__ import annotations
 
+import os
 import time
 
 from corten.engine import listing
@@ -89,11 +90,12 @@ def cpus_between(before: Reading, after: Reading) -> float | None:
     return max(0.0, (after.cpu_seconds - before.cpu_seconds) / (after.at - before.at))
 
 
-def read(group: Group | None) -> Reading | None:
-    """Look at a control group now; None if it is gone. Without a group nothing is known but the time."""
+def read(one: Live) -> Reading | None:
+    """Look at a container now; None if it is gone. Without a control group nothing is known but that it lives."""
     now = time.time()
+    group = one.group
     if group is None:
-        return Reading(now)
+        return Reading(now) if one.pid is None or os.path.exists(f"/proc/{one.pid}/status") else None
     try:
         used = _cpu_seconds(group)
         memory, pids = (_now(group, *names) for names in _NOW)
@@ -154,14 +156,14 @@ class Recorder:
     """Keeps the series of some containers. `take` reads each once; those that ended are left as they are."""
 
     def __init__(self, containers: Iterable[Live]) -> None:
-        self._groups = {one.id: one.group for one in containers}
-        self._series = {one.id: Series(one.id, one.label) for one in containers}
+        self._containers = {one.id: one for one in containers}
+        self._series = {one.id: Series(one.id, one.label) for one in self._containers.values()}
         self.running = set(self._series)
 
     def take(self) -> bool:
         """One reading of each; False when all have ended."""
         for identity in sorted(self.running):
-            series, now = self._series[identity], read(self._groups[identity])
+            series, now = self._series[identity], read(self._containers[identity])
             if now is None:
                 self.running.discard(identity)
                 ended = Event(time.time(), "end", "ended")

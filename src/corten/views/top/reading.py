@@ -63,7 +63,7 @@ class Reader:
         self._list()
         found, now = [], {}
         for one in self._live:
-            reading = read(one.group)
+            reading = read(one)
             if reading is None or reading.pids == 0:
                 self._listed = float("-inf")  # it is gone: look again next time
                 continue
