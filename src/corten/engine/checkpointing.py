@@ -7,7 +7,7 @@ import os
 from corten.engine import criu
 from corten.engine.executing import stored_config
 from corten.engine.oci_state import store
-from corten.errors import Unsupported
+from corten.errors import InvalidInput, Unsupported
 from corten.json_text import dumps
 
 TYPE_CHECKING = False
@@ -30,7 +30,7 @@ def checkpoint(found: Found, values: dict[str, Any]) -> None:
     images = criu.directory(values, "image_path", "checkpoint")
     work = criu.directory(values, "work_path", images)
     pre = bool(values.get("pre_dump"))
-    log = f"{work}/{'pre-dump' if pre else 'dump'}.log"
+    log = criu.fresh(f"{work}/{'pre-dump' if pre else 'dump'}.log")
     words = [
         "criu", "pre-dump" if pre else "dump", "--tree", str(found.pid), "--images-dir", images, "--work-dir", work,
         "--log-file", log, "-v4", *criu.options(values, config.get("annotations") or {}),
@@ -48,10 +48,19 @@ def checkpoint(found: Found, values: dict[str, Any]) -> None:
     if pre or values.get("parent_path"):
         words.append("--track-mem")
     if values.get("status_fd"):
-        os.set_inheritable(int(values["status_fd"]), True)
+        _inherit("--status-fd", values["status_fd"])
         words += ["--status-fd", values["status_fd"]]
     streams = [os.readlink(f"/proc/{found.pid}/fd/{fd}") for fd in range(3)]
     store(f"{images}/{criu.STREAMS}", dumps(streams), 0o600)
     status = os.waitstatus_to_exitcode(os.waitpid(os.posix_spawn(criu_program, words, os.environ), 0)[1])
     if status:
+        os.unlink(f"{images}/{criu.STREAMS}")
         criu.explain("checkpoint", log, status)
+
+
+def _inherit(option: str, text: str) -> None:
+    """Let criu have a descriptor of our caller's. `InvalidInput`: it is none."""
+    try:
+        os.set_inheritable(int(text), True)
+    except (ValueError, OSError):
+        raise InvalidInput(f"{option} {text}: not an open descriptor") from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from corten.errors import Error, Unsupported
+from corten.errors import Error, InvalidInput, Unsupported
 from corten.linux.cgroup.layout import unescape
 from corten.linux.idmap import find_program
 
@@ -58,6 +58,8 @@ def options(values: dict[str, Any], annotations: dict[str, str]) -> list[str]:
     words.append("--enable-external-masters")
     if values.get("page_server"):
         address, _, port = values["page_server"].rpartition(":")
+        if not address or not port.isdecimal():
+            raise InvalidInput(f"--page-server {values['page_server']}: expected ADDRESS:PORT")
         words += ["--page-server", "--address", address, "--port", port]
     if annotations.get("org.criu.config"):
         words += ["--config", annotations["org.criu.config"]]
@@ -105,6 +107,15 @@ def explain(command: str, log: str, status: int) -> NoReturn:
     said = [line.partition("Error ")[2] for line in lines[:_QUOTED]]
     why = "; ".join(said) if said else f"exit status {status}"
     raise Error(f"{command}: criu failed: {why} (all of it: {log})")
+
+
+def fresh(log: str) -> str:
+    """The path of a log in which nothing stands from before."""
+    try:
+        os.unlink(log)
+    except FileNotFoundError:
+        pass
+    return log
 
 
 def directory(values: dict[str, Any], key: str, default: str) -> str:

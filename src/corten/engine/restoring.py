@@ -72,7 +72,7 @@ def _restore(
         stage.close()
     place = f"{created.path}/root"
     os.mkdir(place, 0o700)
-    log, pid_file = f"{work}/restore.log", f"{created.path}/criu.pid"
+    log, pid_file = criu.fresh(f"{work}/restore.log"), f"{created.path}/criu.pid"
     words = [
         "criu", "restore", "--restore-detached", "--restore-sibling", "--root", place, "--pidfile", pid_file,
         "--images-dir", images, "--work-dir", work, "--log-file", log, "-v4",

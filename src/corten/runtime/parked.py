@@ -93,17 +93,20 @@ def run_program(
 
 def _take_own_null() -> None:
     """The host's null device as a stream becomes the container's: criu can save only what is in the container."""
-    for fd in range(3):
-        try:
-            found = os.fstat(fd)
-            if found.st_rdev != _NULL or found.st_mode & 0o170000 != 0o020000:  # a character device
-                continue
-            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-            if os.fstat(null).st_rdev == _NULL:
+    try:
+        if not _is_null(os.stat("/dev/null")):
+            return  # whatever it is, it is not to be opened
+        for fd in range(3):
+            if _is_null(os.fstat(fd)):
+                null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
                 os.dup2(null, fd)
-            os.close(null)
-        except OSError:
-            continue  # there is none, or it may not be opened: the host's will do
+                os.close(null)
+    except OSError:
+        pass  # there is none, or it may not be opened: the host's will do
+
+
+def _is_null(found: os.stat_result) -> bool:
+    return found.st_rdev == _NULL and found.st_mode & 0o170000 == 0o020000  # a character device
 
 
 def _fail(sock: sockets.Socket, started: bool, message: channel.Failed) -> None:

@@ -28,8 +28,9 @@ ROWS = {
     "a control group namespace": ("control group namespace",),
     "an absent program": ("absent program",),
 }
+# No shares: Debian's runc still has the old conversion to weights, in which 1024 are 39 and not the default of 100.
 RESOURCES = {"memory": {"limit": 64 << 20, "swap": 64 << 20}, "pids": {"limit": 33},
-             "cpu": {"shares": 512, "quota": 25000, "period": 50000}}  # fmt: skip
+             "cpu": {"quota": 25000, "period": 50000}}  # fmt: skip
 
 
 oci_runtime.TIMEOUT = 240  # seconds: the processor is emulated

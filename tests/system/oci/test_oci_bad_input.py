@@ -189,6 +189,26 @@ def test_what_a_caller_gets_wrong(
     oci("delete", identity, check=True)
 
 
+def test_checkpoints(oci: Runtime, bundle: Callable[..., Path], identity: str, tmp_path: Path) -> None:
+    place = str(bundle("sleep", "1000"))
+    image = ("--image-path", str(tmp_path / "image"))
+    assert "no image of criu" in failing(oci, tmp_path, "restore", *image, "--bundle", place, identity)
+    oci.quietly("create", "--bundle", place, identity)
+    assert "cannot be checkpointed in created state" in failing(oci, tmp_path, "checkpoint", *image, identity)
+    oci("start", identity, check=True)
+    for option, value, words in (
+        ("--page-server", "absent", "expected ADDRESS:PORT"),
+        ("--status-fd", "99", "not an open descriptor"),
+        ("--status-fd", "x", "not an open descriptor"),
+        ("--work-path", "/proc/absent", "no such file or directory"),
+    ):
+        assert words in failing(oci, tmp_path, "checkpoint", *image, option, value, identity)
+    assert oci.state(identity)["status"] == "running"
+    assert list((tmp_path / "image").iterdir()) == []
+    oci("delete", "--force", identity, check=True)
+    assert "does not exist" in failing(oci, tmp_path, "checkpoint", *image, identity)
+
+
 def _stale(tmp_path: Path) -> str:
     import socket
 
