@@ -73,14 +73,18 @@ def unpack(fd: int, name: str, directory: str, limits: Limits) -> None:
     fill(Contents(fd, name, limits), name, Tree(root, directory), limits)
 
 
-def fill(contents: Contents, name: str, tree: Tree, limits: Limits) -> None:
-    """The same for contents that are being read, into a tree, whose root is closed in the end."""
+def fill(contents: Contents, name: str, tree: Tree, limits: Limits, sync: bool = True) -> None:
+    """The same for contents that are being read, into a tree, whose root is closed in the end.
+
+    sync: have all of it on disk; else the caller sees to that.
+    """
     root = tree.root
     try:
         read(contents, name, tree, limits)
         tree.finish()
-        # It gets its final name next: after a crash of the machine that must not stand for empty files.
-        syscalls.call("syncfs", root)
+        if sync:
+            # It gets its final name next: after a crash of the machine that must not stand for empty files.
+            syscalls.call("syncfs", root)
     finally:
         tree.close()
         os.close(root)

@@ -20,7 +20,7 @@ _PIPE = 1 << 20  # bytes: what an ordinary user may ask for (pipe-max-size)
 
 
 class Flow:
-    """The way of one layer into the store. One thread feeds it."""
+    """The way of one layer into the store, within a `Journal`. One thread feeds it."""
 
     def __init__(self, store: Store, layer: Layer) -> None:
         self._store, self._layer = store, layer
@@ -35,7 +35,8 @@ class Flow:
 
     def _unpack(self, reading: int) -> None:
         try:
-            self._store.layers.make(self._layer.diff_id, lambda tree: unpack_from(reading, self._layer, tree))
+            layer = self._layer
+            self._store.layers.make(layer.diff_id, lambda tree: unpack_from(reading, layer, tree, sync=False))
         except BaseException as error:  # it is raised again in the thread that waits for it
             self._failure = error
         finally:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from corten.runtime.helper import Maps
 
 
-def ensure(store: Store, layer: Layer) -> str:
+def ensure(store: Store, layer: Layer, sync: bool = True) -> str:
     """The directory of a layer, unpacked from its blob if it is not there yet.
 
     NotFound: the blob is not in the store either; InvalidInput: it is damaged, hostile, or unpacks to something else
@@ -28,30 +28,30 @@ def ensure(store: Store, layer: Layer) -> str:
         return store.layers.path(layer.diff_id)
     fd = store.blobs.open(layer.blob.digest)
     try:
-        return store.layers.make(layer.diff_id, lambda tree: unpack_from(fd, layer, tree))
+        return store.layers.make(layer.diff_id, lambda tree: unpack_from(fd, layer, tree, sync))
     finally:
         os.close(fd)
 
 
-def unpack_from(fd: int, layer: Layer, directory: str) -> None:
+def unpack_from(fd: int, layer: Layer, directory: str, sync: bool = True) -> None:
     """Unpack the packed layer that is read from a descriptor into an empty directory, with the owners that it says.
 
     An ordinary user's owners are those of its ranges in /etc/subuid and /etc/subgid, as in its containers; without
-    ranges all is its own. InvalidInput, OSError as `unpack`.
+    ranges all is its own. sync: have it on disk; else a `Journal` sees to it. InvalidInput, OSError as `unpack`.
     """
     maps = helper.own_maps()
     implied: list[str]
     if maps or layer.blob.size > _OWN_PROCESS:  # unpacking is work for one CPU: another layer may use another
         where = "corten.images.layers.unpacking:unpack_layer"
-        implied = helper.call(where, (layer.diff_id, directory, maps), (fd,), maps)
+        implied = helper.call(where, (layer.diff_id, directory, maps, sync), (fd,), maps)
     else:
-        implied = unpack_layer(layer.diff_id, directory, maps, fd)
+        implied = unpack_layer(layer.diff_id, directory, maps, sync, fd)
     if implied:
         with open(os.path.join(os.path.dirname(directory), IMPLIED), "w", encoding="utf-8") as file:
             file.write(dumps(implied))
 
 
-def unpack_layer(diff_id: str, directory: str, maps: Maps | None, fd: int) -> list[str]:
+def unpack_layer(diff_id: str, directory: str, maps: Maps | None, sync: bool, fd: int) -> list[str]:
     """The same in this process, which is root or in a user namespace with these maps.
 
     Gives the directories that the layer has, but does not list: their mode and owner are those of a lower layer.
@@ -69,7 +69,7 @@ def unpack_layer(diff_id: str, directory: str, maps: Maps | None, fd: int) -> li
     contents = Contents(fd, name, limits, seen)
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     tree = LayerTree(root, directory, maps)
-    unpack.fill(contents, name, tree, limits)
+    unpack.fill(contents, name, tree, limits, sync)
     found = f"{seen.name}:{seen.hexdigest()}"
     if found != diff_id:
         raise InvalidInput(f"layer {diff_id}: unpacks to something else, {found}: refused")

@@ -4,8 +4,8 @@ Rule 1: every byte is checked against the digest that asked for it: the manifest
         header, the rest by the manifest, unpacked layers by the configuration.
 Rule 2: layers come at the same time. Of each, receiving, hashing, writing, decompressing and unpacking overlap: what
         arrives is written to its blob and goes through a pipe to whoever unpacks it.
-Rule 3: the name is given last. Whatever fails before leaves at most whole blobs, and drafts that the next pull goes on
-        with.
+Rule 3: the name is given last, and the disk is waited for once, before that. Whatever fails before leaves at most
+        whole blobs and layers, and drafts that the next pull goes on with.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from corten.images.registry import client, configuration
 from corten.images.registry.client import Broken, Registry
 from corten.images.registry.watching import SILENT, Watcher
 from corten.images.store.images import Layer, Store
+from corten.images.store.journal import Journal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,9 +125,12 @@ class _Pull:
         other = (config.os, config.architecture) != (wanted.os, wanted.architecture)
         if index is None and other and config.architecture:
             raise InvalidInput(f"{what}: has nothing for {wanted}: there is {config}: give --platform {config}")
-        self._layers(parsed)
         image = self.store.image(descriptor.digest)
-        self.store.lowers(image)
+        made = [blob.digest for blob in parsed.layers]
+        with Journal(self.store, made, image.config.diff_ids) as journal:
+            self._layers(parsed)
+            self.store.lowers(image)
+            journal.settle()
         self.store.tag(image, self.reference, index)
         record = self.store.names.get(self.reference)
         if record is None:  # removed by somebody at this very moment
@@ -189,7 +193,7 @@ class _Pull:
             from corten.images.layers.unpacking import ensure
 
             self.watcher.phase(layer.blob.digest, "unpacking")
-            ensure(self.store, layer)
+            ensure(self.store, layer, sync=False)
         self.watcher.phase(layer.blob.digest, "done")
 
     def _blob(self, blob: Descriptor, layer: Layer | None) -> None:
@@ -205,7 +209,7 @@ class _Pull:
                 if flow and draft.size:
                     flow.feed_file(draft.path, draft.size)
                 self._receive(blob, draft, flow)
-                draft.commit(blob.digest)
+                draft.commit(blob.digest, sync=layer is None)
             except BaseException as error:
                 if flow:
                     flow.abandon()

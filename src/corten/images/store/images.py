@@ -21,13 +21,14 @@ from corten.images.manifests import Config, Descriptor, Manifest
 from corten.images.references import Reference
 from corten.images.store.blobs import Blobs
 from corten.images.store.failures import complaint
+from corten.images.store.journal import mend
 from corten.images.store.layers import Layers
 from corten.images.store.names import Name, Names
 from corten.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
     from typing import Any, Self
 
@@ -65,11 +66,11 @@ class Image(Record):
 class Using:
     """A lock on the store, for a `with` block: nothing that was made meanwhile is taken for garbage.
 
-    alone: for who looks for garbage; BlockingIOError if others are making something.
+    alone: for who looks for garbage; BlockingIOError if others are making something. mend: is called when it is held.
     """
 
-    def __init__(self, path: str, alone: bool = False) -> None:
-        self._path, self._alone = path, alone
+    def __init__(self, path: str, alone: bool = False, mend: Callable[[], None] = lambda: None) -> None:
+        self._path, self._alone, self._mend = path, alone, mend
 
     def __enter__(self) -> Self:
         try:
@@ -79,6 +80,7 @@ class Using:
             raise Error(complaint(error, "a lock", os.path.dirname(self._path))) from None
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB if self._alone else fcntl.LOCK_SH)
+            self._mend()
         except BaseException:
             os.close(self._fd)
             raise
@@ -119,7 +121,7 @@ class Store:
 
     def using(self) -> Using:
         """For a `with` block around making blobs, layers and images: what is made in it is not swept before its end."""
-        return Using(f"{self.directory}/lock")
+        return Using(f"{self.directory}/lock", mend=lambda: mend(self))
 
     # --- making
 
