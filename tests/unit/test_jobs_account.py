@@ -140,6 +140,9 @@ def test_bad_paths(tmp_path: Path) -> None:
         Account(str(tmp_path / "a.txt"))
     with pytest.raises(InvalidInput, match="cannot open"):
         Account(str(tmp_path / "no" / "a.csv"))
+    (tmp_path / "endless.csv").symlink_to("/dev/full")
+    with pytest.raises(InvalidInput, match="is not a file"):
+        Account(str(tmp_path / "endless.csv"))
 
 
 def test_parquet_holds_text(tmp_path: Path) -> None:

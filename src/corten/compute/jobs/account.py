@@ -13,6 +13,7 @@ import fcntl
 import io
 import json
 import os
+import stat
 
 from corten.compute.jobs.state import Row
 from corten.errors import Error, InvalidInput, Unsupported
@@ -120,6 +121,9 @@ def _open_locked(path: str) -> int:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise InvalidInput(f"cannot open {path}: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise InvalidInput(f"{path} is not a file")
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
