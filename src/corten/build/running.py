@@ -1,7 +1,7 @@
 """RUN: a command in a container on the layers so far, whose changes are the next layer.
 
 Rule 1: it is an ordinary container, made the engine's way, with podman's capabilities and the default filter.
-Rule 2: its network is the host's, unless it is told otherwise, and so are /etc/resolv.conf and /etc/hosts.
+Rule 2: its network is the host's, unless it is told otherwise, and so are /etc/resolv.conf and /etc/hosts, as copies.
 Rule 3: what was mounted leaves nothing in the layer (stubs.py).
 """
 
@@ -87,7 +87,7 @@ def run(
     if step.script:
         argv = (_SCRIPT,)
     if network == "host":
-        options += _host_names({option.target for option in options})
+        options += _host_names({option.target for option in options}, draft)
     variables = (("PATH", DEFAULT_PATH), *(host.env if host else ()), *step.proxies, *step.env, *mounts.env)
     settings = RunOptions(
         image="build",
@@ -108,17 +108,23 @@ def run(
     return upper
 
 
-def _text(path: str, text: str) -> str:
-    """A file that anybody in the container may read and execute."""
+def _text(path: str, text: str, mode: int = 0o755) -> str:
+    """A file that anybody in the container may read."""
     with open(path, "x", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
-    os.chmod(path, 0o755)  # noqa: S103
+    os.chmod(path, mode)
     return path
 
 
-def _host_names(taken: set[str]) -> list[MountOption]:
-    names = [name for name in ("/etc/resolv.conf", "/etc/hosts") if os.path.exists(name) and name not in taken]
-    return [MountOption("bind", name, os.path.realpath(name), read_only=True) for name in names]
+def _host_names(taken: set[str], draft: str) -> list[MountOption]:
+    """What says how names are found, as copies: packages write to these files, and what they write goes."""
+    found = []
+    for name in ("/etc/resolv.conf", "/etc/hosts"):
+        if os.path.exists(name) and name not in taken:
+            with open(name, encoding="utf-8", errors="surrogateescape") as file:
+                copy = _text(f"{draft}/{os.path.basename(name)}", file.read(), 0o644)
+            found.append(MountOption("bind", name, copy))
+    return found
 
 
 def _run(settings: RunOptions, source: RootSource, running: Running, output: Callable[[bytes], None]) -> None:

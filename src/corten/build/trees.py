@@ -89,9 +89,9 @@ def below(tree: Tree, path: str) -> tuple[str, ...] | str:
 
 
 def _in_layer(lower: str, names: list[str]) -> tuple[str, bool]:
-    """Where a layer has a path (empty: nowhere), and whether it hides what lies below it there."""
+    """Where a layer has a path, or what it has in its way (empty: nothing); whether that hides what lies below."""
     where, hides = lower, False
-    for number, name in enumerate(names, 1):
+    for name in names:
         where = f"{where}/{name}"
         try:
             about = os.lstat(where)
@@ -99,7 +99,7 @@ def _in_layer(lower: str, names: list[str]) -> tuple[str, bool]:
             return "", hides
         if not stat.S_ISDIR(about.st_mode):
             whiteout = stat.S_ISCHR(about.st_mode) and about.st_rdev == 0
-            return ("" if whiteout or number < len(names) else where), True
+            return ("" if whiteout else where), True
         hides = hides or _is_opaque(where)
     return where, hides
 

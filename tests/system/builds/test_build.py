@@ -325,3 +325,11 @@ def test_a_containerfile_from_standard_input(context: Path, command: Command, ho
     assert done.returncode == 0, done.stderr
     wrong = command("build", "-q", "-f", "-", str(context), stdin=None, input="FROM scratch\nCPY a b\n")
     assert wrong.stderr == "corten: standard input:2: CPY: unknown instruction: did you mean COPY?\n"
+
+
+def test_names_of_the_network_are_copies(build: Build, home: Path) -> None:
+    before = Path("/etc/hosts").read_text()
+    image = build(BASE + "RUN cp /etc/hosts /seen && echo 127.0.0.1 x >> /etc/hosts && cp /etc/resolv.conf /resolver\n")
+    assert read(home, image, "seen") == before == Path("/etc/hosts").read_text()
+    assert read(home, image, "resolver") == Path("/etc/resolv.conf").read_text()
+    assert "/etc" not in ours(home, image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -64,21 +65,54 @@ def test_a_containerfile_as_base(base: corten.Image, context: Path) -> None:
     assert corten.run(image, ["cat", "/a"]).stdout == "given\n"
 
 
+WHEEL = "tiny-1.0-py3-none-any.whl"
+
+
 def wheel(directory: Path) -> None:
     """A package of one module, put together by hand."""
     directory.mkdir()
     about = "tiny-1.0.dist-info"
-    with zipfile.ZipFile(directory / "tiny-1.0-py3-none-any.whl", "w") as archive:
+    with zipfile.ZipFile(directory / WHEEL, "w") as archive:
         archive.writestr("tiny.py", "ANSWER = 42\n")
         archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
         archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{about}/RECORD", f"tiny.py,,\n{about}/METADATA,,\n{about}/WHEEL,,\n{about}/RECORD,,\n")
 
 
+LOCK = """\
+version = 1
+requires-python = ">=3.9"
+
+[[package]]
+name = "project"
+version = "0"
+source = { virtual = "." }
+dependencies = [{ name = "tiny" }]
+
+[package.metadata]
+requires-dist = [{ name = "tiny" }]
+
+[[package]]
+name = "tiny"
+version = "1.0"
+source = { registry = "/wheels" }
+"""
+
+
+def project(directory: Path, wheel: Path) -> None:
+    """A project that needs the package of one module, locked."""
+    directory.mkdir()
+    (directory / "pyproject.toml").write_text(
+        '[project]\nname = "project"\nversion = "0"\nrequires-python = ">=3.9"\ndependencies = ["tiny"]\n'
+    )
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    (directory / "uv.lock").write_text(f'{LOCK}wheels = [{{ path = "{wheel.name}", hash = "sha256:{digest}" }}]\n')
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_debian_and_python_packages(home: Path, tmp_path: Path) -> None:
-    """The same packages give the same digest, in two homes at once; then pip on top of it."""
+    """The same packages give the same digest, in two homes at once; then pip and uv on top of it."""
     words = [f"{Path(sys.executable).parent}/corten", "image", "bootstrap", "-q", "--packages", "python3"]
     words.append("debian:bookworm")
     other = subprocess.Popen(
@@ -106,3 +140,8 @@ def test_debian_and_python_packages(home: Path, tmp_path: Path) -> None:
     )
     result = corten.run(image, ["python", "-c", "import tiny, sys; print(tiny.ANSWER, sys.prefix)"])
     assert result.stdout == "42 /opt/venv\n", result.stderr
+
+    project(tmp_path / "project", tmp_path / "wheels" / WHEEL)
+    image = corten.Image("debian:bookworm").add_local_dir(tmp_path / "wheels", "/wheels", copy=True)
+    result = corten.run(image.uv_sync(tmp_path / "project"), ["python", "-c", "import tiny; print(tiny.__file__)"])
+    assert result.stdout == "/opt/venv/lib/python3.11/site-packages/tiny.py\n", result.stderr
