@@ -82,12 +82,12 @@ def parse(data: bytes, place: str, media_type: str = "") -> Manifest | Index:
     from corten.runtime.spec.decoding import decode_as
 
     found = _object(data, place)
+    if found.get("schemaVersion") == 1 or "fsLayers" in found:
+        raise InvalidInput(f"{place}: is of schema version 1, given up years ago: have the image built anew")
     kind = found.get("mediaType") or media_type.partition(";")[0].strip()
     if not kind:  # OCI makes the field optional
         kind = INDEX if "manifests" in found else MANIFEST if "layers" in found else ""
     if kind not in (*MANIFESTS, *INDEXES):
-        if found.get("schemaVersion") == 1 or "fsLayers" in found:
-            raise InvalidInput(f"{place}: is of schema version 1, given up years ago: have the image built anew")
         raise InvalidInput(f"{place}: is of the unknown type {kind!r}: OCI and Docker schema 2 manifests can be read")
     if found.get("schemaVersion") not in (2, None):
         raise InvalidInput(f"{place}: schemaVersion: expected 2, got {found['schemaVersion']!r}")

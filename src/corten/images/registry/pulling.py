@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 AT_ONCE = 4
 """Layers that are fetched at the same time."""
-_CHUNK = 1 << 18
 _ACCEPT = ", ".join((*manifests.MANIFESTS, *manifests.INDEXES))
 
 
@@ -254,7 +253,7 @@ class _Pull:
                 answer.close()
                 raise Broken("the registry sent another part than was asked for")
         try:
-            for piece in answer.iter_raw(_CHUNK):
+            for piece in answer.iter_raw():  # in pieces as they come: larger ones are lost when it breaks
                 data = piece
                 if self.stop.is_set():
                     raise Error("another layer failed")
