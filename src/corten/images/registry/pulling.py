@@ -106,6 +106,7 @@ class _Pull:
     def __init__(self, store: Store, registry: Registry, reference: Reference, watcher: Watcher) -> None:
         self.store, self.registry, self.reference, self.watcher = store, registry, reference, watcher
         self.stop = threading.Event()
+        self.full = False  # the disk: then no half download is kept
 
     def run(self, wanted: Platform) -> Name:
         what = f"image {self.reference.short!r}"
@@ -212,7 +213,8 @@ class _Pull:
             except BaseException as error:
                 if flow:
                     flow.abandon()
-                if not (isinstance(error, InvalidInput) or _is_full(error)):
+                self.full = self.full or _is_full(error)
+                if not (isinstance(error, InvalidInput) or self.full):
                     draft.keep()
                 raise
             if flow:
