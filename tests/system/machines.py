@@ -90,8 +90,9 @@ class Network:
             ["unshare", "--net", "sh", "-c", "echo up; exec sleep infinity"], stdout=subprocess.PIPE, text=True
         )
         _expect(self._holder.stdout, "up")
-        for words in ("link add br0 type bridge", "address add 10.99.0.1/24 dev br0", "link set br0 up", "link set lo up"):
-            self.head(f"ip {words}")
+        for command in ("link add br0 type bridge", "address add 10.99.0.1/24 dev br0", "link set br0 up"):
+            self.head(f"ip {command}")
+        self.head("ip link set lo up")
 
     def machine(self) -> Machine:
         """One more."""

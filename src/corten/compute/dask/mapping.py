@@ -102,8 +102,11 @@ class ClientMapping:
         self._exhausted = True
         left, self._futures = list(self._futures), deque()
         if left and self._client.status == "running":
-            self._client.cancel(left)
-            self._client.run(serving.cancel, self._batch, on_error="ignore")
+            try:
+                self._client.cancel(left)
+                self._client.run(serving.cancel, self._batch, on_error="ignore")
+            except OSError:  # the scheduler is lost, and the workers end with it
+                pass
         self._shipment = None
 
     def __del__(self) -> None:
@@ -117,7 +120,7 @@ class ClientMapping:
         now = time.monotonic()
         if now - self._seen > _FRESH:
             self._seen = now
-            self._threads = max(1, sum(self._client.nthreads().values()))
+            self._threads = max(1, sum(self._asked(self._client.nthreads).values()))
         return self._threads * 2 + 4
 
     def _fill(self) -> None:
@@ -131,7 +134,9 @@ class ClientMapping:
                 return
             self._count += 1
             key = f"{self._name}-{self._batch}-{self._count}"
-            future = self._client.submit(serving.call, self._shipment, self._batch, tuple(args), key=key, pure=False)
+            future = self._asked(
+                self._client.submit, serving.call, self._shipment, self._batch, tuple(args), key=key, pure=False
+            )
             self._futures.append(future)
             if not self._ordered:
                 future.add_done_callback(self._done.put)
@@ -143,6 +148,16 @@ class ClientMapping:
         self._futures.remove(future)
         return future
 
+    def _asked(self, work: Callable[..., Any], *args: Any, **how: Any) -> Any:
+        """Have the client do something for which it needs its scheduler."""
+        try:
+            return work(*args, **how)
+        except OSError as error:
+            raise self._lost() from error
+
+    def _lost(self) -> Error:
+        return Error(f"{self._name}: the scheduler of Dask was lost, and the calls with it")
+
     def _outcome(self, future: Future[Any]) -> Outcome:
         from distributed.client import FutureCancelledError
 
@@ -152,7 +167,7 @@ class ClientMapping:
             if getattr(error, "reason", "") in ("scheduler-connection-lost", "scheduler-restart", "") or (
                 self._client.status != "running"
             ):
-                raise Error(f"{self._name}: the scheduler of Dask was lost, and the calls with it") from error
+                raise self._lost() from error
             raise Cancelled(f"{self._name} was cancelled: {error}") from error
         return found
 
