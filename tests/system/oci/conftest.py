@@ -57,8 +57,8 @@ def _counts(mount: str, run: str) -> bool:
     """Not what others have in temporary directories, nor the mount of the control groups, whose options runc may
     reset on v2."""
     place = mount.split(" ")[4]
-    theirs = place.startswith(("/tmp/", "/var/tmp/")) and f"/{run}/" not in place and "/corten-" not in place
-    return not theirs and place != "/sys/fs/cgroup"
+    ours = f"/{run}/" in place or f"/corten-ctr-{os.getpid()}" in place
+    return (ours or not place.startswith(("/tmp/", "/var/tmp/"))) and place != "/sys/fs/cgroup"
 
 
 def children() -> list[int]:
