@@ -48,3 +48,14 @@ def test_programs_in_the_documentation(tmp_path: Path, at: int, expected: str) -
     assert len(programs) == 2
     (tmp_path / "program.py").write_text(programs[at])
     assert run(f"{tmp_path}/program.py") == expected
+
+
+def test_untrusted_snippets_each_end_with_their_reason() -> None:
+    ends = [line[17:] for line in run(str(REPOSITORY / "examples/untrusted.py")).splitlines()]
+    begins = ["gave 499999500000", "gave {'the': 3", "killed: timeout (3 s)", "killed: out of memory (limit 64 MiB"]
+    begins += ["killed: timeout (3 s)", "raised FileNotFoundError"]
+    assert [end.startswith(begin) for end, begin in zip(ends, begins, strict=True)] == [True] * 6, ends
+
+
+def test_grid_search() -> None:
+    assert run(str(REPOSITORY / "examples/grid_search.py")).splitlines()[-1] == "equal to one process: True"
