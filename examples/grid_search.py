@@ -23,7 +23,8 @@ def main() -> None:
     start = time.perf_counter()
     with joblib.parallel_config(backend="corten", n_jobs=-1, memory="512m"):
         found = GridSearchCV(SVC(), GRID, cv=3).fit(images, digits)
-    print(f"27 fits in containers: {time.perf_counter() - start:.2f} s, best {found.best_params_}: {found.best_score_:.4f}")
+    seconds = time.perf_counter() - start
+    print(f"27 fits in containers: {seconds:.2f} s, best {found.best_params_}: {found.best_score_:.4f}")
     here = GridSearchCV(SVC(), GRID, cv=3).fit(images, digits)
     same = (here.best_params_, here.best_score_) == (found.best_params_, found.best_score_)
     print("equal to one process:", same)
