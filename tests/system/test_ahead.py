@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 import corten
+from corten.engine.options import make as make_options
+from corten.engine.prepare import prepare
+from corten.runtime import spawner_client
 from leaks import left_behind, picture
 from small_root import make
 
@@ -157,3 +160,21 @@ def test_what_nobody_wants_any_more_is_ended(root: Path, home: Path) -> None:
     before = picture(home)
     made_ahead(root)
     assert not left_behind(before, home)
+
+
+def test_a_kind_that_others_have_pushed_out_leaves_nothing(root: Path) -> None:
+    """Asked for again, and at the same moment more other kinds are asked for than the spawner keeps."""
+    options = {"cpus": 1, "pids": 32, "writable": "throwaway", "stdout": corten.DEVNULL, "stderr": corten.DEVNULL}
+    for _ in range(3):
+        ask(root, "true")
+    begun = [corten.start(rootfs=str(root), argv=["/bin/sh", "-c", "true"], memory="64m", **options)]  # type: ignore[arg-type]
+    prepared = [prepare(make_options(rootfs=str(root), argv=["/bin/true"], memory=f"{64 + n}m")) for n in range(9)]
+    for one in prepared:
+        container = corten.Container(one)
+        container.begin((corten.DEVNULL, corten.DEVNULL, corten.DEVNULL))
+        begun.append(container)
+    for container in begun:
+        container.wait(30)
+        container.close()
+    spawner_client.drop()
+    assert waiting() == []

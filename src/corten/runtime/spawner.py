@@ -205,7 +205,8 @@ class Spawner:
     def make_ahead(self, kind: Kind) -> None:
         """Make the next container of a kind, up to where it is needed who wants it."""
         self.wanted = None
-        if kind.ready is not None:
+        # A kind whose slot has been given to another meanwhile is nobody's: nobody would end what is made of it.
+        if kind.ready is not None or kind not in self.kinds.values():
             return
         identity, plan = kind.plan()
         try:
