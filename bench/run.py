@@ -23,6 +23,7 @@ from lab import Lab, laboratory
 
 import builds
 import corten
+import images
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 FLOOR, RUNC, PODMAN = "floor (C)", "runc run", "podman run"
@@ -183,6 +184,23 @@ def virtual_machine(rounds: int) -> Row:
     return row
 
 
+def pulled(rounds: int) -> Row:
+    """Row 14."""
+    row = Row(14, "an image of Python packages from a registry of this machine into an empty store (milliseconds)")
+    row.times, row.missing, facts = images.pulls(rounds)
+    row.facts.update(facts)
+    row.compare(images.CORTEN, images.PODMAN, 0.7)
+    return row
+
+
+def ten_layers(lab: Lab, rounds: int) -> Row:
+    """Row 15."""
+    row = Row(15, "true from an image of ten layers, and from a directory (milliseconds)")
+    row.times, row.missing = images.starts(lab.rootfs, rounds)
+    row.compare(images.LAYERS, images.DIRECTORY, 1.3)
+    return row
+
+
 def machine() -> dict[str, Any]:
     """What the figures depend on."""
     with open("/proc/mounts") as file:
@@ -197,7 +215,7 @@ def machine() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", default="1,2,3,4,5,7,8,9,10,11,12,13", help="which rows (default: %(default)s)")
+    parser.add_argument("--rows", default="1,2,3,4,5,7,8,9,10,11,12,13,14,15", help="which rows (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=60, help="rounds of rows 1 and 2 (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="few rounds, to see that it works")
     options = parser.parse_args()
@@ -215,6 +233,8 @@ def main() -> None:
         "7": lambda _: views(max(rounds // 3, 5)),
         "13": lambda lab: oci(lab, max(rounds // 2, 5)),
         "11": lambda _: cached_rebuild(max(rounds // 6, 5)),
+        "14": lambda _: pulled(max(rounds // 12, 3)),
+        "15": lambda lab: ten_layers(lab, max(rounds // 2, 5)),
         "12": lambda lab: virtual_machine(3 if options.quick else 9),  # noqa: ARG005
     }
     for name, (title, fill) in FUNCTIONS.items():
