@@ -103,6 +103,12 @@ def _size(path: str) -> int:
     return sum(os.lstat(f"{top}/{name}").st_size for top, _, names in os.walk(path) for name in names)
 
 
+def _remove(place: str) -> None:
+    """Remove a store; podman leaves a mount in its own."""
+    subprocess.run(["umount", "-q", f"{place}/overlay"], check=False, stderr=subprocess.DEVNULL)
+    shutil.rmtree(place, ignore_errors=True)
+
+
 def pulls(rounds: int) -> tuple[Times, dict[str, str], dict[str, str]]:
     """Milliseconds into an empty store, in turns; why one could not take part; what was pulled."""
     directory = tempfile.mkdtemp(prefix="corten-bench-images-", dir="/var/tmp")
@@ -116,7 +122,7 @@ def pulls(rounds: int) -> tuple[Times, dict[str, str], dict[str, str]]:
 
             def empty(place: str) -> Callable[[], None]:
                 def remove() -> None:
-                    shutil.rmtree(place, ignore_errors=True)
+                    _remove(place)
                     os.sync()  # so that nobody waits for the writes of others
 
                 return remove
@@ -132,6 +138,7 @@ def pulls(rounds: int) -> tuple[Times, dict[str, str], dict[str, str]]:
     except Missing as error:
         return {}, {CORTEN: str(error)}, {}
     finally:
+        _remove(theirs)
         shutil.rmtree(directory)
 
 
