@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corten.errors import InvalidInput, KernelError
@@ -79,11 +79,13 @@ def test_every_architecture_is_known(architecture: str) -> None:
     assert seccomp.compile(SMALL.replace(architectures=(architecture,)))
 
 
+@settings(derandomize=True, deadline=None)
 @given(
     st.lists(
         st.builds(
             SyscallRule,
-            # Each once: libseccomp's time for rules that overlap grows without bound.
+            # Few, each once, and the same in every run: libseccomp 2.5.4 was seen to spin for minutes over rules whose
+            # conditions overlap.
             st.lists(
                 st.sampled_from(["read", "ioctl", "socket", "chown32", "nothing"]), min_size=1, max_size=3, unique=True
             ).map(tuple),
@@ -96,7 +98,7 @@ def test_every_architecture_is_known(architecture: str) -> None:
                     st.integers(0, 2**64 - 1),
                     st.sampled_from(sorted(seccomp_rules.OPERATORS)),
                 ),
-                max_size=3,
+                max_size=1,
             ).map(tuple),
         ),
         max_size=3,
