@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from corten.errors import InvalidInput, NotFound
+from corten.errors import Error, InvalidInput, NotFound
 from corten.images.root_source import Bind, Layer, RootSource
 
 TYPE_CHECKING = False
@@ -53,7 +53,12 @@ def resolve(
         from corten.images.registry.pulling import pull as fetch
         from corten.images.registry.watching import SILENT
 
-        record = fetch(store, image, platform, watch() if watch else SILENT)
+        try:
+            record = fetch(store, image, platform, watch() if watch else SILENT)
+        except Error as error:
+            if type(error) is not Error or pull == "always":
+                raise
+            raise NotFound(f"image {image!r}: not found in the store, and cannot be fetched: {error}") from None
     return _of_image(store, record)
 
 
