@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from corten.compute.jobs import account as accounts
@@ -35,6 +35,7 @@ SUFFIXES = [".csv", ".jsonl", ".ndjson", ".parquet"]
 
 
 @given(st.lists(ROWS, max_size=6), st.booleans(), st.integers(0, 400))
+@example([ROW, ROW.replace(reason="\r")], True, 400)
 def test_whatever_is_cut_off_leaves_whole_rows(rows: list[Row], as_csv: bool, cut: int) -> None:
     lines = ([accounts._csv([FIELDS])] if as_csv else []) + [formatted(row, as_csv) for row in rows]
     data = b"".join(lines)[:cut]

@@ -145,7 +145,11 @@ def formatted(row: Row, as_csv: bool) -> bytes:
 
 def _csv(rows: Iterable[Iterable[object]]) -> bytes:
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    for row in rows:
+        values = list(row)
+        # Before Python 3.13 a lone carriage return is not quoted, and read as the end of the row.
+        odd = any("\r" in str(value) for value in values)
+        csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL).writerow(values)
     return text.getvalue().encode(errors="surrogateescape")
 
 
