@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 
-from contest import Contestant, Missing, Times, contest
+from contest import Contestant, Timed, Times, contest
 
 CORTEN, BUILDAH = "corten build, all cached", "buildah build --layers, all cached"
 
@@ -32,25 +30,6 @@ CMD ["sh"]
 """Three stages, seven layers; the context has 200 files of 16 KiB."""
 
 
-class _Build:
-    """One builder on one context, with a place of its own for what it keeps."""
-
-    def __init__(self, name: str, words: list[str], environment: dict[str, str]) -> None:
-        self.name, self._words, self._environment = name, words, environment
-
-    def once(self) -> float:
-        start = time.perf_counter()
-        try:
-            done = subprocess.run(self._words, env=self._environment, capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            raise Missing(f"{self._words[0]} is not installed") from None
-        took = (time.perf_counter() - start) * 1e3
-        if done.returncode:
-            lines = done.stderr.strip().splitlines()
-            raise Missing(lines[-1][:200] if lines else "it says nothing")
-        return took
-
-
 def cached_rebuild(rounds: int) -> tuple[Times, dict[str, str]]:
     """Milliseconds of both builders, in turns; why one could not take part."""
     directory = tempfile.mkdtemp(prefix="corten-bench-build-", dir="/var/tmp")
@@ -69,8 +48,8 @@ def cached_rebuild(rounds: int) -> tuple[Times, dict[str, str]]:
                    "--storage-driver", "overlay", "build", "--layers", "--quiet", "--isolation", "chroot",
                    "--network", "host", "--tag", "bench", context]  # fmt: skip
         contestants: list[Contestant] = [
-            _Build(CORTEN, corten, {**os.environ, "CORTEN_HOME": f"{directory}/home"}),
-            _Build(BUILDAH, buildah, dict(os.environ)),
+            Timed(CORTEN, corten, {**os.environ, "CORTEN_HOME": f"{directory}/home"}),
+            Timed(BUILDAH, buildah, dict(os.environ)),
         ]
         return contest(contestants, rounds)
     finally:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from typing import Protocol
 
 WARM_UPS = 3
@@ -63,3 +66,25 @@ def ratio(times: Times, one: str, other: str) -> float | None:
     if one not in times or other not in times:
         return None
     return statistics.median(a / b for a, b in zip(times[one], times[other], strict=True))
+
+
+class Timed:
+    """A command that must end well; `before` is done first, and not timed."""
+
+    def __init__(
+        self, name: str, words: list[str], environment: dict[str, str], before: Callable[[], None] = lambda: None
+    ) -> None:
+        self.name, self._words, self._environment, self._before = name, words, environment, before
+
+    def once(self) -> float:
+        self._before()
+        start = time.perf_counter()
+        try:
+            done = subprocess.run(self._words, env=self._environment, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise Missing(f"{self._words[0]} is not installed") from None
+        took = (time.perf_counter() - start) * 1e3
+        if done.returncode:
+            lines = done.stderr.strip().splitlines()
+            raise Missing(lines[-1][:200] if lines else "it says nothing")
+        return took

@@ -12,11 +12,10 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from contest import Contestant, Missing, Times, contest
+from contest import Contestant, Missing, Timed, Times, contest
 
 from corten.images.layers.commit import commit
 from corten.images.references import parse
@@ -28,28 +27,6 @@ PROGRAM = os.path.join(os.path.dirname(sys.executable), "corten")
 
 _MOST = 300 << 20
 """Bytes of packages, unpacked."""
-
-
-class _Timed:
-    """A command that must end well; `before` is done first, and not timed."""
-
-    def __init__(
-        self, name: str, words: list[str], environment: dict[str, str], before: Callable[[], None] = lambda: None
-    ) -> None:
-        self.name, self._words, self._environment, self._before = name, words, environment, before
-
-    def once(self) -> float:
-        self._before()
-        start = time.perf_counter()
-        try:
-            done = subprocess.run(self._words, env=self._environment, capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            raise Missing(f"{self._words[0]} is not installed") from None
-        took = (time.perf_counter() - start) * 1e3
-        if done.returncode:
-            lines = done.stderr.strip().splitlines()
-            raise Missing(lines[-1][:200] if lines else "it says nothing")
-        return took
 
 
 @contextmanager
@@ -130,8 +107,8 @@ def pulls(rounds: int) -> tuple[Times, dict[str, str], dict[str, str]]:
             podman = ["podman", "--root", theirs, "--runroot", f"{directory}/run", "--storage-driver", "overlay",
                       "pull", "-q", "--tls-verify=false", name]  # fmt: skip
             contestants: list[Contestant] = [
-                _Timed(CORTEN, [PROGRAM, "pull", "-q", name], {**os.environ, "CORTEN_HOME": own}, empty(own)),
-                _Timed(PODMAN, podman, dict(os.environ), empty(theirs)),
+                Timed(CORTEN, [PROGRAM, "pull", "-q", name], {**os.environ, "CORTEN_HOME": own}, empty(own)),
+                Timed(PODMAN, podman, dict(os.environ), empty(theirs)),
             ]
             times, missing = contest(contestants, rounds)
             return times, missing, {"the image": f"{size >> 20} MiB in 4 layers"}
@@ -159,8 +136,8 @@ def starts(root: str, rounds: int) -> tuple[Times, dict[str, str]]:
         environment = {**os.environ, "CORTEN_HOME": home}
         return contest(
             [
-                _Timed(LAYERS, [PROGRAM, "run", "ten", "true"], environment),
-                _Timed(DIRECTORY, [PROGRAM, "run", "--rootfs", root, "--writable", "throwaway", "true"], environment),
+                Timed(LAYERS, [PROGRAM, "run", "ten", "true"], environment),
+                Timed(DIRECTORY, [PROGRAM, "run", "--rootfs", root, "--writable", "throwaway", "true"], environment),
             ],
             rounds,
         )

@@ -124,7 +124,7 @@ class Call:
 
     def post_cancel(self) -> None:
         """As `cancel`, without waiting for that."""
-        self._lane.post(lambda: self._lane.drop(self))
+        self._lane.post(lambda: self._lane.cancel(self))
 
     def update(self, *, memory: int | str | None = None, cpus: float | str | None = None) -> None:
         """Change the limits of the container while the call runs. `Error` if it does not run."""

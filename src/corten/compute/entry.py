@@ -15,7 +15,7 @@ from corten.linux.clone import NAMESPACES
 from corten.linux.syscalls import NUMBERS
 from corten.records import Record
 from corten.runtime.plan import Plan
-from corten.runtime.steps import groups, identity, root
+from corten.runtime.steps import identity, root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ def _kinds(plan: Plan) -> tuple[str, ...]:
 
 def group_files(plan: Plan) -> tuple[str, ...]:
     """The files to open for writing, one for each directory of the group, by which a thread joins it."""
-    dirs = plan.group.dirs if plan.group else ()
-    return tuple(f"{own.path}/{'tasks' if own.version == 1 else 'cgroup.procs'}" for own in dirs)
+    return tuple(own.join_file for own in plan.group.dirs) if plan.group else ()
 
 
 def _limit(step: identity.OomScore | identity.LimitResource) -> Operation:
@@ -93,8 +92,6 @@ def _limit(step: identity.OomScore | identity.LimitResource) -> Operation:
 
 
 def _rights(step: Step, last_capability: int) -> list[Operation]:
-    if isinstance(step, groups.JoinGroup):
-        return []
     if isinstance(step, identity.NewSession):
         return [("call", NUMBERS["setsid"])]
     if isinstance(step, identity.NewKeyring):

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
         def lane(self) -> Lane: ...  # noqa: D102
 
 
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

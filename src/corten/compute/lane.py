@@ -96,7 +96,7 @@ class Lane:
 
     # --- from any thread
 
-    def post(self, work: Callable[[], None]) -> None:
+    def post(self, work: Callable[[], object]) -> None:
         """Have it done in the loop's thread."""
         self._loop.post(work)
 
@@ -225,10 +225,6 @@ class Lane:
             call.begin()
             call.finish()
             call.settle(None)
-
-    def drop(self, call: Call) -> None:
-        """As `cancel`, for one whose caller has gone."""
-        self.cancel(call)
 
     def resume(self, call: Call) -> None:
         """Its items are wanted again."""
@@ -488,8 +484,4 @@ class Lane:
     def empty(self) -> bool:
         """Whether nothing of it is left."""
         return not self._workers
-
-    def busy_or_waiting(self) -> int:
-        """Calls that are not done."""
-        return len(self._backlog) + self._busy()
 

@@ -42,7 +42,7 @@ class Loop:
 
         self._poll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
-        self._posted: deque[Callable[[], None]] = deque()
+        self._posted: deque[Callable[[], object]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
         self._count = itertools.count()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -52,7 +52,7 @@ class Loop:
         self.thread = threading.Thread(target=self._run, name="corten:loop", daemon=True)
         self.thread.start()
 
-    def post(self, work: Callable[[], None]) -> None:
+    def post(self, work: Callable[[], object]) -> None:
         """Have it done in the loop's thread. From any thread. Nothing, once that has ended: then all is closed."""
         if not self._live:
             return
@@ -129,7 +129,7 @@ class Loop:
                 if callback:
                     self._guarded(callback)
 
-    def _guarded(self, work: Callable[[], None]) -> None:
+    def _guarded(self, work: Callable[[], object]) -> None:
         """One lane's mishap must not stop the others."""
         try:
             work()

@@ -57,7 +57,6 @@ class Zygote:
         """start: makes the process, given its end of the socket; path: where it finds modules, None: where its Python
         does. `Error`: it cannot be started."""
         self.kind = kind
-        self.ready = False
         self.failed = ""
         self.facts: dict[str, list[int]] = {}
         self.functions: set[str] = set()
@@ -165,7 +164,6 @@ class Zygote:
             if answer is None:
                 continue
             if answer.word == "ready":
-                self.ready = True
                 self.facts = json.loads(answer.text)
             elif answer.word in ("failed", "threads"):
                 self.failed = answer.text

@@ -72,11 +72,6 @@ def _placed(code: Any, file: str) -> Any:
     return code.replace(co_filename=file, co_consts=constants)
 
 
-def forget(key: str) -> None:
-    """Forget a function."""
-    _known.pop(key, None)
-
-
 def set_environment(environment: dict[str, str]) -> None:
     """Have these variables. In the zygote, for the forks to come: there it is done once, and copies no page."""
     if os.environ != environment:

@@ -8,7 +8,6 @@ Rule 3: a fork is made in the container's PID namespace, and enters the others i
 Requests, one datagram each:                    answers:
     ("setup", {...})                              ready JSON | failed TEXT | threads MODULE
     ("function", key, pickled)                    -
-    ("forget", key)                               -
     ("entry", key, operations)                    -
     ("fork", id, entry, pid index, environment)   forked ID PID | refused ID TEXT;  later: ended ID STATUS
 with the descriptors of a fork: call socket, stdin, stdout, stderr, and those that the operations count.
@@ -45,7 +44,6 @@ class Zygote:
 
     def __init__(self, control: socket.socket) -> None:
         self.control = control
-        self.functions: dict[str, bytes] = {}
         self.entries: dict[str, list[tuple[Any, ...]]] = {}
         self.forks: dict[int, int] = {}
         self.own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
@@ -101,11 +99,7 @@ class Zygote:
             if word == "fork":
                 self._fork(descriptors, *rest)
             elif word == "function":
-                self.functions[rest[0]] = rest[1] if rest[1] is not None else _contents(descriptors[0])
-                work.know(rest[0], self.functions[rest[0]])
-            elif word == "forget":
-                self.functions.pop(rest[0], None)
-                work.forget(rest[0])
+                work.know(rest[0], rest[1] if rest[1] is not None else _contents(descriptors[0]))
             elif word == "entry":
                 self.entries[rest[0]] = rest[1]
             elif word == "setup":

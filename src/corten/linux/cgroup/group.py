@@ -42,6 +42,11 @@ class GroupDir(Record):
     path: str
     enable: tuple[str, ...] = ()
 
+    @property
+    def join_file(self) -> str:
+        """The file by which a thread (on v2 its process) joins it: by writing 0."""
+        return f"{self.path}/{'tasks' if self.version == 1 else 'cgroup.procs'}"
+
 
 class Group(Record):
     """A control group as a tuple of directories, one for each hierarchy it is in."""
@@ -98,7 +103,7 @@ class Group(Record):
         for own in self.dirs:
             if own.version == 2 and not v2:
                 continue
-            path = f"{own.path}/{'tasks' if own.version == 1 else 'cgroup.procs'}"
+            path = own.join_file
             try:
                 fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
                 try:
