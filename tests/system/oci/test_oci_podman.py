@@ -52,7 +52,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
             if own.exists():
                 own.rmdir()
     del os.environ["XDG_RUNTIME_DIR"]
-    shutil.rmtree(store, ignore_errors=True)
+    shutil.rmtree(store)
 
 
 def terminal(podman: Podman, *words: str) -> str:
