@@ -101,5 +101,5 @@ def test_the_way_to_the_container_imports_nothing_heavy(tmp_path: object) -> Non
 def test_small_things_import_no_command(words: list[str]) -> None:
     found = modules_of(f"from corten.cli.main import main\nmain({words!r})\n")
     assert {name for name in found if name.startswith("corten")} == {
-        "corten", "corten.cli", "corten.cli.main", "corten.errors",
+        "corten", "corten.cli", "corten.cli.main", "corten.errors", "corten.output",
     }  # fmt: skip

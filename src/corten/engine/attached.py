@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 
+from corten import output
 from corten.engine import home
 from corten.engine.options import RunOptions
 from corten.engine.prepare import Prepared, prepare
@@ -48,7 +49,7 @@ def run_attached(
     home.sweep(home.directory())
     prepared = prepare(options, watch=watch)
     for line in prepared.not_applied:
-        _tell(line)
+        output.remark(f"corten: {line}")
     opened = []
     stdin = 0
     if not interactive and not tty:
@@ -62,14 +63,10 @@ def run_attached(
         for fd in opened:
             os.close(fd)
     if summary:
-        _tell(account_line(result, options))
+        output.remark(f"corten: {account_line(result, options)}")
     elif result.ended_by_limit():
-        _tell(result.reason)
+        output.remark(f"corten: {result.reason}")
     return result.exit_code
-
-
-def _tell(line: str) -> None:
-    os.write(2, f"corten: {line}\n".encode())
 
 
 class _Attached:
@@ -97,19 +94,12 @@ class _Attached:
         for fd in (self.signals, launch.channel.fileno(), launch.pidfd):
             poll.register(fd, select.POLLIN)
         try:
-            while True:
-                ready = [fd for fd, _ in poll.poll(launch.patience())]
-                if self.signals in ready:
-                    self.on_signals()
-                if launch.channel.fileno() in ready and not launch.read_channel():
-                    poll.unregister(launch.channel.fileno())
-                if self.relay is not None:
-                    self.relay.serve(ready)
-                if launch.pidfd in ready:
-                    break
-                launch.expire_if_due()
-            if self.relay is not None:
-                self.relay.drain()
+            try:
+                self.serve()
+            except BaseException:  # its output cannot be shown: nobody would know how it goes on
+                launch.kill()
+                launch.discard()
+                raise
             account = launch.settle()
         finally:
             if self.relay is not None:
@@ -118,6 +108,23 @@ class _Attached:
         if self.failure is not None:
             raise self.failure
         return result_of(account, self.prepared.options, self.prepared.not_applied)
+
+    def serve(self) -> None:
+        """Join the two sides until the container's first process has ended."""
+        launch, poll = self.launch, self.poll
+        while True:
+            ready = [fd for fd, _ in poll.poll(launch.patience())]
+            if self.signals in ready:
+                self.on_signals()
+            if launch.channel.fileno() in ready and not launch.read_channel():
+                poll.unregister(launch.channel.fileno())
+            if self.relay is not None:
+                self.relay.serve(ready)
+            if launch.pidfd in ready:
+                break
+            launch.expire_if_due()
+        if self.relay is not None:
+            self.relay.drain()
 
     def on_signals(self) -> None:
         for signal in signals.pending(self.signals):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import os
 
+from corten import output
 from corten.errors import Error
 from corten.linux.cgroup.group import Group, GroupDir
 from corten.runtime.removal import remove_all
@@ -127,7 +128,7 @@ def _sweep_container(home: str, identity: str) -> int:
         remove_all(path)
         return 1
     except (OSError, Error, ValueError) as error:
-        os.write(2, f"corten: cannot sweep what a killed container left in {path}: {error}\n".encode())
+        output.remark(f"corten: cannot sweep what a killed container left in {path}: {error}")
         return 0
     finally:
         os.close(fd)

@@ -11,7 +11,7 @@ from corten.engine.users import Identity
 from corten.errors import InvalidInput, Unsupported
 from corten.images import sources
 from corten.images.sources import RootSource
-from corten.linux import seccomp, signals
+from corten.linux import paths, seccomp, signals
 from corten.linux.cgroup import group as groups
 from corten.linux.cgroup import layout as layouts
 from corten.linux.cgroup import resources as limits
@@ -166,7 +166,7 @@ def _overlay(options: RunOptions, source: RootSource, directory: str) -> Overlay
             raise InvalidInput("--writable direct: an image is never written to; it needs --rootfs")
         return None
     layer = {"throwaway": directory, "tmpfs": ""}.get(writable, writable)
-    below = [Below(own.target, own.lowers, own.target.strip("/").replace("/", "-")) for own in source.layers]
+    below = [Below(own.target, own.lowers, paths.flat(own.target)) for own in source.layers]
     if options.read_only:  # else there is no difference: all that is written goes with the container
         taken = {mount.target for mount in options.mounts}
         free = [target for target in source.volumes if target not in taken]

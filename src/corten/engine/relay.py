@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 
+from corten import output
 from corten.linux import terminal
 
 TYPE_CHECKING = False
@@ -50,7 +51,10 @@ class Relay:
             self._write_waiting()
             self._show()
         if self.stdin_open and 0 in ready:
-            data = os.read(0, _CHUNK)
+            try:
+                data = os.read(0, _CHUNK)
+            except OSError:  # closed, or a terminal that has gone
+                data = b""
             if not data:
                 self.stdin_open = False
                 self.poll.unregister(0)
@@ -79,8 +83,7 @@ class Relay:
                 self.hung_up = True
                 self.poll.unregister(self.master)
             return False
-        while data:
-            data = data[os.write(1, data) :]
+        output.write(data)
         return True
 
     def drain(self) -> None:

@@ -77,6 +77,12 @@ def file_in_root(root: int, path: str) -> int:
         return open_in_root(root, path, os.O_PATH)
 
 
+def flat(path: str) -> str:
+    """One file name for an absolute, normalised path; different paths have different ones: `usr-local` for
+    `/usr/local`, `usr%2dlocal` for `/usr-local`."""
+    return path.strip("/").replace("%", "%25").replace("-", "%2d").replace("/", "-")
+
+
 def is_directory(fd: int) -> bool:
     """Whether a descriptor, O_PATH or not, is of a directory."""
     return stat.S_ISDIR(os.fstat(fd).st_mode)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sys
 
+from corten.output import prepare
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,11 +88,12 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     settings = Settings()
     try:
-        return _dispatch(settings, list(sys.argv[1:] if words is None else words))
+        code = _dispatch(settings, list(sys.argv[1:] if words is None else words))
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except BrokenPipeError:  # what reads us has gone
         return 141
     except Exception as error:
         if os.environ.get("CORTEN_DEBUG"):
@@ -102,6 +105,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def command() -> NoReturn:
     """The program: `main`, and the end without the interpreter's tidying, which costs 2 ms."""
+    prepare()
     name = next((word for word in sys.argv[1:] if word in COMMANDS), "")
     together = None
     if name and name != "state":  # which imports so little that this would cost more
@@ -111,11 +115,6 @@ def command() -> NoReturn:
     code = main()
     if together is not None and not code:
         together.keep()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
-        code = code or 141
     os._exit(code)
 
 

@@ -13,6 +13,7 @@ import os
 import select
 import time
 
+from corten import output
 from corten.errors import Error, KernelError
 from corten.linux import clone, kmsg, pidfd, process, signals, sockets
 from corten.linux.cgroup import events, pressure, usage
@@ -225,7 +226,7 @@ class Launch:
                 step.run(self._stage)
             except (OSError, Error) as error:
                 # The next command sweeps what is left; the container's own end is worth more than this error.
-                os.write(2, f"corten: {step.describe()}: {error}\n".encode())
+                output.remark(f"corten: {step.describe()}: {error}")
         self._stage.release()
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
+from corten import output
 from corten.cli.parser import Command, Group, Option, parse
 
 TYPE_CHECKING = False
@@ -46,7 +46,7 @@ def bootstrap(words: Sequence[str]) -> int:
 
     def say(line: str) -> None:
         if not quiet:
-            os.write(2, f"{line}\n".encode())
+            output.remark(line)
 
     sys.stdout.write(f"{make(directory(), wanted, say).digest}\n")
     return 0

@@ -92,7 +92,7 @@ class ProvideFile(Step):
 
     def run(self, stage: Stage) -> None:
         top = stage.trees[ASIDE]
-        name = self.path.strip("/").replace("/", "-")
+        name = paths.flat(self.path)
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self.mode, dir_fd=top)
         os.write(fd, self.content.encode())
         os.fchmod(fd, self.mode)
