@@ -19,12 +19,17 @@ from corten.images.references import parse
 from corten.images.store.images import Image, Store
 
 USER, PASSWORD = "ann", "s3cret"
+NAMED = "registry.invalid"
+"""A name in the servers' certificates that no name server knows: only a proxy leads there."""
 
 
 class Server:
-    """Debian's docker-registry on a port of this machine. log: the file with what it was asked."""
+    """Debian's docker-registry on a port of this machine. log: the file with what it was asked.
 
-    def __init__(self, directory: Path, *, auth: bool = False, tls: bool = False) -> None:
+    auth: it wants USER and PASSWORD; tls: with a certificate of an own authority; clients: it wants one of them.
+    """
+
+    def __init__(self, directory: Path, *, auth: bool = False, tls: bool = False, clients: bool = False) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -34,7 +39,8 @@ class Server:
         config["storage"] = {"filesystem": {"rootdirectory": f"{directory}/data"}}
         if tls:
             certificates(directory)
-            http["tls"] = {"certificate": f"{directory}/own.crt", "key": f"{directory}/own.key"}
+            tls_words = {"certificate": f"{directory}/own.crt", "key": f"{directory}/own.key"}
+            http["tls"] = {**tls_words, **({"clientcas": [f"{directory}/ca.crt"]} if clients else {})}
         if auth:
             (directory / "users").write_text(f"{USER}:{bcrypt(PASSWORD)}\n")
             config["auth"] = {"htpasswd": {"realm": "test", "path": f"{directory}/users"}}
@@ -79,12 +85,12 @@ def bcrypt(password: str) -> str:
 
 
 def certificates(directory: Path) -> None:
-    """An authority of our own, and a certificate of it for localhost."""
+    """An authority of our own, and a certificate of it for localhost and NAMED; it does for clients, too."""
     key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
     authority = f"openssl req -x509 {key} -keyout ca.key -out ca.crt -days 2"
     own = f"openssl req {key} -keyout own.key -out own.csr -subj /CN=localhost"
     sign = "openssl x509 -req -in own.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out own.crt -days 2 -extfile names"
-    (directory / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    (directory / "names").write_text(f"subjectAltName=DNS:localhost,IP:127.0.0.1,DNS:{NAMED}\n")
     for line in (f"{authority} -subj /CN=corten-tests", own, sign):
         subprocess.run(line.split(), cwd=directory, check=True, capture_output=True)
 

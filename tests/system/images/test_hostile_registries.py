@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import http.server
 import os
-import socket
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +22,7 @@ from corten.images.store.journal import Journal
 from corten.json_text import dumps
 from corten.linux import clone, mounts
 from images_lab import image
+from registry_fronts import reset
 
 Answer = Callable[[http.server.BaseHTTPRequestHandler], bool]
 
@@ -122,12 +121,6 @@ def refused(store: Store, name: str, kind: type[Error] = InvalidInput, platform:
 
 def _names(directory: str) -> list[str]:
     return os.listdir(directory) if os.path.isdir(directory) else []
-
-
-def reset(request: http.server.BaseHTTPRequestHandler) -> None:
-    """End the connection as a crashed server does."""
-    request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    request.close_connection = True
 
 
 def test_the_liar_tells_the_truth_first(other: Store, liar: Liar, made: Image) -> None:

@@ -19,6 +19,7 @@ import httpx
 from corten.errors import Error, InvalidInput, NotFound
 from corten.images.registry import challenge, credentials
 from corten.images.registry.configuration import Settings, is_local
+from corten.images.registry.failures import PASSING, Broken, SpeaksPlain, broken, read, reason, said
 from corten.images.registry.watching import SILENT
 
 TYPE_CHECKING = False
@@ -32,14 +33,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 5
 FIRST_WAIT = 0.5  # seconds
 _LONGEST_WAIT = 10.0
-_PASSING = frozenset((408, 429, 500, 502, 503, 504))
-_LARGEST_ANSWER = 1 << 20  # of a token service, and of errors
-_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")  # of OpenSSL
 _HOSTS = {"docker.io": "registry-1.docker.io"}
-
-
-class Broken(Exception):
-    """A connection that failed; it may work the next time."""
 
 
 class Registry:
@@ -60,15 +54,19 @@ class Registry:
         self._challenges: list[challenge.Challenge] = []
         self._tokens: dict[str, tuple[str, float]] = {}
         self._known: dict[str, Credentials | None] = {}
-        self._client = httpx.Client(
-            verify=self._trust(),
-            timeout=httpx.Timeout(settings.timeout, connect=min(settings.timeout, 15), pool=None),
-            # A proxy does not see this machine as we do.
-            trust_env=not is_local(self.host),
-            limits=httpx.Limits(max_connections=16),
-            headers={"User-Agent": "corten"},
-            event_hooks={"response": [self._same_protection]},
-        )
+        try:
+            self._client = httpx.Client(
+                verify=self._trust(),
+                timeout=httpx.Timeout(settings.timeout, connect=min(settings.timeout, 15), pool=None),
+                # A proxy does not see this machine as we do.
+                trust_env=not is_local(self.host),
+                limits=httpx.Limits(max_connections=16),
+                headers={"User-Agent": "corten"},
+                event_hooks={"response": [self._same_protection]},
+            )
+        except (ValueError, ImportError, httpx.InvalidURL) as error:
+            why = "SOCKS needs the package socksio" if isinstance(error, ImportError) else str(error)
+            raise InvalidInput(f"registry {self.host}: the proxy in HTTPS_PROXY or its kin: {why}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -108,7 +106,7 @@ class Registry:
             for scheme in schemes:
                 try:
                     answer = self._again(lambda s=scheme: self._client.get(f"{s}://{host}/v2/"), "connect", 2)  # type: ignore[misc]
-                except _SpeaksPlain:
+                except SpeaksPlain:
                     if scheme == schemes[-1]:
                         raise Error(
                             f"registry {self.host}: speaks plain HTTP: if that is meant, "
@@ -172,11 +170,11 @@ class Registry:
                 request = self._client.build_request(method, url, headers=own, **options)
                 return self._client.send(request, stream=stream, follow_redirects=method in ("GET", "HEAD"))
 
-            answer = send_once(send, self) if once else self._again(send, what)
+            answer = self._send(send) if once else self._again(send, what)
             if answer.status_code in good:
                 return answer
             if stream:
-                _read(answer)
+                read(answer)
             if answer.status_code == 401 and not fresh:
                 # A token that has expired, or a registry that wants another one for this.
                 wanted = challenge.parse(answer.headers.get("www-authenticate", ""))
@@ -185,33 +183,36 @@ class Registry:
                 continue
             raise self._refusal(answer, what)
 
-    def _again(self, send: Callable[[], httpx.Response], what: str, attempts: int = 0) -> httpx.Response:
-        attempts = attempts or ATTEMPTS
-        for attempt in range(1, attempts + 1):
-            after = 0.0
-            try:
-                answer = send_once(send, self)
-                if answer.status_code not in _PASSING or attempt == attempts:
-                    return answer
-                answer.close()
-                why = f"{answer.status_code} {answer.reason_phrase}"
-                after = _seconds(answer.headers.get("retry-after", ""))
-            except Broken as broken:
-                why = str(broken)
-                if attempt == attempts:
-                    raise Error(f"{what}: registry {self.host}: {why} ({attempts} attempts)") from None
-            self.wait(attempt, why, after)
-        raise AssertionError
+    def _send(self, send: Callable[[], httpx.Response]) -> httpx.Response:
+        """One attempt. Broken: it may work the next time; Error: it will not."""
+        try:
+            answer = send()
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
+            raise reason(error, self.settings) from None
+        if answer.status_code in PASSING:
+            raise broken(answer)
+        return answer
 
-    def wait(self, attempt: int, why: str, at_least: float = 0.0) -> None:
-        """Wait before the next attempt."""
-        seconds = max(at_least, min(_LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1)) * random.uniform(0.5, 1))  # noqa: S311
-        self._say(f"registry {self.host}: {why}: trying again in {seconds:.1f} s")
+    def _again(self, send: Callable[[], httpx.Response], what: str, attempts: int = 0) -> httpx.Response:
+        attempts, attempt = attempts or ATTEMPTS, 0
+        while True:
+            try:
+                return self._send(send)
+            except Broken as failure:
+                attempt += 1
+                self.wait(attempt, failure, what, attempts)
+
+    def wait(self, attempt: int, failure: Broken, what: str, attempts: int = 0) -> None:
+        """Wait before the next attempt; Error: there have been enough. what: for that error."""
+        attempts = attempts or ATTEMPTS
+        if attempt >= attempts:
+            raise Error(f"{what}: registry {self.host}: {failure} ({attempts} attempts)") from None
+        seconds = max(failure.pause, min(_LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1)) * random.uniform(0.5, 1))  # noqa: S311
+        self._say(f"registry {self.host}: {failure}: trying again in {seconds:.1f} s")
         time.sleep(seconds)
 
     def _refusal(self, answer: httpx.Response, what: str) -> Error:
-        code, said = answer.status_code, _said(answer)
-        words = f"registry {self.host}: {said or f'{code} {answer.reason_phrase}'}"
+        code, words = answer.status_code, f"registry {self.host}: {said(answer)}"
         if code == 404:
             return NotFound(f"{what}: not found: {words}")
         if code in (401, 403):
@@ -274,73 +275,3 @@ class Registry:
             raise Error(f"{what}: the answer holds no token") from None
         self._tokens[key] = token, time.monotonic() + lasts * 0.9
         return token
-
-
-class _SpeaksPlain(Exception):
-    """The other side does not speak TLS."""
-
-
-def send_once(send: Callable[[], httpx.Response], registry: Registry) -> httpx.Response:
-    """One attempt. Broken: it may work the next time; Error: it will not."""
-    try:
-        return send()
-    except (httpx.TransportError, httpx.StreamError) as error:
-        raise reason(error, registry) from None
-    except httpx.TooManyRedirects:
-        raise Error(f"registry {registry.host}: sends us in circles") from None
-    except (httpx.InvalidURL, httpx.DecodingError) as error:
-        raise Error(f"registry {registry.host}: gives an answer that makes no sense: {error}") from None
-
-
-def reason(error: Exception, registry: Registry) -> Exception:
-    """A failure of the connection in words, as `Broken` or, where trying again is no use, `Error`."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
-        cause = cause.__cause__ or cause.__context__
-    host = registry.host
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return Error(
-            f"registry {host}: its certificate is not trusted: {cause.verify_message}: name the authority as ca "
-            f'under [registry."{host}"] in registries.toml'
-        )
-    if isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS:
-        return _SpeaksPlain()
-    if "Name or service not known" in str(error) or "No address associated" in str(error):
-        return Error(f"registry {host}: there is no such host: is the name right, and the network up?")
-    if isinstance(error, httpx.ConnectTimeout):
-        return Broken("no connection in time")
-    if isinstance(error, httpx.TimeoutException):
-        return Broken(f"no answer in {registry.settings.timeout:g} s")
-    if isinstance(error, httpx.ProxyError):
-        return Broken(f"the proxy: {error}")
-    if isinstance(error, httpx.UnsupportedProtocol):
-        return Error(f"registry {host}: sends us to an address that is no URL")
-    return Broken(" ".join(str(error).split()) or type(error).__name__)
-
-
-def _read(answer: httpx.Response) -> None:
-    """What is said in an error, as far as it is short."""
-    data = b""
-    try:
-        for piece in answer.iter_bytes():
-            data += piece
-            if len(data) > _LARGEST_ANSWER:
-                break
-    except httpx.HTTPError:
-        pass
-    answer.close()
-    answer._content = data
-
-
-def _said(answer: httpx.Response) -> str:
-    """The words of a registry's error (OCI distribution, error codes); empty if there are none."""
-    try:
-        errors = answer.json()["errors"]
-        words = [str(one.get("message") or one.get("code") or "") for one in errors]
-    except (ValueError, KeyError, TypeError, AttributeError, httpx.ResponseNotRead):
-        return ""
-    return " ".join("; ".join(filter(None, words)).split())[:200]
-
-
-def _seconds(text: str) -> float:
-    return min(float(text), 60.0) if text.isdigit() else 0.0

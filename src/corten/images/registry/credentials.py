@@ -68,10 +68,9 @@ def find(registry: str, repository: str = "") -> Credentials | None:
 
 def _in_file(path: str, registry: str, repository: str) -> Credentials | None:
     data = _read(path)
-    helpers, store = data.get("credHelpers", {}), data.get("credsStore", "")
-    helper = helpers.get(registry) if isinstance(helpers, dict) else None
-    if isinstance(helper, str) and helper:
-        found = _ask(helper, registry)
+    named, server = _helper_for(data, registry)
+    if named:
+        found = _ask(named, server)
         if found:
             return found
     auths = data.get("auths", {})
@@ -80,9 +79,29 @@ def _in_file(path: str, registry: str, repository: str) -> Credentials | None:
             entry = auths.get(key)
             if isinstance(entry, dict) and (entry.get("auth") or entry.get("identitytoken")):
                 return _entry(path, key, entry)
-    if isinstance(store, str) and store:
-        return _ask(store, _DOCKER if registry == "docker.io" else registry)
-    return None
+    store = data.get("credsStore", "")
+    return _ask(store, _server(registry)) if isinstance(store, str) and store else None
+
+
+def _server(registry: str) -> str:
+    """What docker calls a registry to its helpers."""
+    return _DOCKER if registry == "docker.io" else registry
+
+
+def _helper_for(data: dict[str, Any], registry: str) -> tuple[str, str]:
+    """The helper of a registry and what it knows it as, by credHelpers; "" without one."""
+    helpers = data.get("credHelpers", {})
+    for key in (registry, _server(registry)):
+        name = helpers.get(key) if isinstance(helpers, dict) else None
+        if isinstance(name, str) and name:
+            return name, key
+    return "", ""
+
+
+def _keeper(data: dict[str, Any], registry: str) -> tuple[str, str]:
+    """The helper that keeps what `login` says, and what it knows the registry as; "": the file keeps it."""
+    name, server = _helper_for(data, registry)
+    return (name, server) if name else (str(data.get("credsStore") or ""), _server(registry))
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -160,10 +179,11 @@ def remember(registry: str, credentials: Credentials) -> str:
     """Keep what `login` has found good; where."""
     path = own_file()
     data = _read(path)
-    helper = (data.get("credHelpers") or {}).get(registry) or data.get("credsStore")
+    helper, server = _keeper(data, registry)
     if helper:
-        record = {"ServerURL": registry, "Username": credentials.user, "Secret": credentials.password}
-        _helper(helper, "store", json.dumps(record))
+        record = {"ServerURL": server, "Username": credentials.user, "Secret": credentials.password}
+        if _helper(helper, "store", json.dumps(record)) is None:
+            raise Error(f"docker-credential-{helper} store: did not keep the credentials for {registry}")
         return f"docker-credential-{helper}"
     pair = base64.b64encode(f"{credentials.user}:{credentials.password}".encode()).decode()
     data.setdefault("auths", {})[registry] = {"auth": pair}
@@ -175,9 +195,9 @@ def forget(registry: str) -> str | None:
     """Undo `remember`; where from, None if nothing was kept there."""
     path = own_file()
     data = _read(path)
-    helper = (data.get("credHelpers") or {}).get(registry) or data.get("credsStore")
+    helper, server = _keeper(data, registry)
     if helper:
-        return f"docker-credential-{helper}" if _helper(helper, "erase", registry) is not None else None
+        return f"docker-credential-{helper}" if _helper(helper, "erase", server) is not None else None
     if registry not in data.get("auths", {}):
         return None
     del data["auths"][registry]

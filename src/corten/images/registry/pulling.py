@@ -18,8 +18,9 @@ from corten.images import manifests, references
 from corten.images.layers.flow import Flow
 from corten.images.manifests import Descriptor, Index, Manifest, Platform
 from corten.images.references import Reference
-from corten.images.registry import client, configuration
-from corten.images.registry.client import Broken, Registry
+from corten.images.registry import configuration
+from corten.images.registry.client import Registry
+from corten.images.registry.failures import Broken, reason
 from corten.images.registry.watching import SILENT, Watcher
 from corten.images.store.images import Layer, Store
 from corten.images.store.journal import Journal
@@ -66,11 +67,18 @@ def pull(store: Store, text: str, platform: str = "", watcher: Watcher = SILENT)
 def fetch_manifest(registry: Registry, reference: Reference, name: str) -> tuple[bytes, Descriptor]:
     """The manifest or index that a reference stands for: its bytes, checked, and what it is. name: a tag or digest."""
     what = f"image {reference.short!r}"
-    answer = registry.request(
-        "GET", f"/v2/{reference.repository}/manifests/{name}", what, reference.repository,
-        headers={"Accept": _ACCEPT}, stream=True,
-    )  # fmt: skip
-    data = read_small(answer, manifests.LARGEST, what, registry)
+    attempt = 0
+    while True:
+        answer = registry.request(
+            "GET", f"/v2/{reference.repository}/manifests/{name}", what, reference.repository,
+            headers={"Accept": _ACCEPT}, stream=True,
+        )  # fmt: skip
+        try:
+            data = _read_small(answer, manifests.LARGEST, what, registry)
+            break
+        except Broken as broken:
+            attempt += 1
+            registry.wait(attempt, broken, what)
     import hashlib
 
     said = answer.headers.get("docker-content-digest", "")
@@ -83,8 +91,8 @@ def fetch_manifest(registry: Registry, reference: Reference, name: str) -> tuple
     return data, Descriptor(parsed.media_type, digest, len(data))
 
 
-def read_small(answer: httpx.Response, most: int, what: str, registry: Registry) -> bytes:
-    """The body of an answer that must not be large."""
+def _read_small(answer: httpx.Response, most: int, what: str, registry: Registry) -> bytes:
+    """The body of an answer that must not be large. Broken."""
     import httpx
 
     data = b""
@@ -94,7 +102,7 @@ def read_small(answer: httpx.Response, most: int, what: str, registry: Registry)
             if len(data) > most:
                 raise InvalidInput(f"{what}: is larger than {most >> 20} MiB: refused")
     except httpx.HTTPError as error:
-        raise Error(f"{what}: {client.reason(error, registry)}") from None
+        raise reason(error, registry.settings) from None
     finally:
         answer.close()
     return data
@@ -197,29 +205,37 @@ class _Pull:
         self.watcher.phase(layer.blob.digest, "done")
 
     def _blob(self, blob: Descriptor, layer: Layer | None) -> None:
-        draft = self.store.blobs.download(blob.digest)
-        if draft is None:
-            return
-        with draft:
-            if draft.size > blob.size:
-                draft.restart()
-            self.watcher.begin(blob.digest, blob.size, draft.size)
-            flow = Flow(self.store, layer) if layer and not self.store.layers.has(layer.diff_id) else None
-            try:
-                if flow and draft.size:
-                    flow.feed_file(draft.path, draft.size)
-                self._receive(blob, draft, flow)
-                draft.commit(blob.digest, sync=layer is None)
-            except BaseException as error:
-                if flow:
-                    flow.abandon()
-                self.full = self.full or _is_full(error)
-                if not (isinstance(error, InvalidInput) or self.full):
-                    draft.keep()
-                raise
+        while (draft := self.store.blobs.download(blob.digest)) is not None:
+            with draft:
+                if draft.size > blob.size:
+                    draft.restart()
+                before = draft.size
+                try:
+                    self._fill(blob, draft, layer)
+                    return
+                except InvalidInput:
+                    if not before:
+                        raise
+                    # What was there from before was wrong, perhaps of a mirror that lies: nothing of it stays.
+
+    def _fill(self, blob: Descriptor, draft: Draft, layer: Layer | None) -> None:
+        self.watcher.begin(blob.digest, blob.size, draft.size)
+        flow = Flow(self.store, layer) if layer and not self.store.layers.has(layer.diff_id) else None
+        try:
+            if flow and draft.size:
+                flow.feed_file(draft.path, draft.size)
+            self._receive(blob, draft, flow)
+            draft.commit(blob.digest, sync=layer is None)
+        except BaseException as error:
             if flow:
-                self.watcher.phase(blob.digest, "unpacking")
-                flow.finish()
+                flow.abandon()
+            self.full = self.full or _is_full(error)
+            if not (isinstance(error, InvalidInput) or self.full):
+                draft.keep()
+            raise
+        if flow:
+            self.watcher.phase(blob.digest, "unpacking")
+            flow.finish()
 
     def _receive(self, blob: Descriptor, draft: Draft, flow: Flow | None) -> None:
         """All bytes of a blob that are not there yet; a connection that breaks is taken up where it broke."""
@@ -231,29 +247,29 @@ class _Pull:
                 continue
             except Broken as broken:
                 attempt = attempt + 1 if draft.size == before else 1
-                if attempt >= client.ATTEMPTS:
-                    raise Error(
-                        f"blob {blob.digest}: registry {self.registry.host}: {broken} ({attempt} attempts)"
-                    ) from None
-                self.registry.wait(attempt, str(broken))
+                self.registry.wait(attempt, broken, f"blob {blob.digest}")
+
+    def _ask_for(self, blob: Descriptor, start: int) -> tuple[httpx.Response, int]:
+        """The bytes of a blob from `start` on; the answer, and how many bytes of it are to be skipped."""
+        what, place = f"blob {blob.digest}", f"/v2/{self.reference.repository}/blobs/{blob.digest}"
+        headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
+        answer = self.registry.request(
+            "GET", place, what, self.reference.repository, good=(200, 206, 416), headers=headers, stream=True
+        )
+        if answer.status_code == 200:
+            return answer, start  # all of it, whatever was asked for
+        begins = answer.headers.get("content-range", "").removeprefix("bytes ").partition("-")[0]
+        if answer.status_code == 206 and begins == str(start):
+            return answer, 0
+        answer.close()
+        if answer.status_code == 416:
+            raise InvalidInput(f"{what}: is shorter than the {blob.size} bytes promised: refused")
+        raise Broken("the registry sent another part than was asked for")
 
     def _receive_once(self, blob: Descriptor, draft: Draft, flow: Flow | None) -> None:
         import httpx
 
-        headers = {"Accept-Encoding": "identity"}
-        if draft.size:
-            headers["Range"] = f"bytes={draft.size}-"
-        answer = self.registry.request(
-            "GET", f"/v2/{self.reference.repository}/blobs/{blob.digest}", f"blob {blob.digest}",
-            self.reference.repository, good=(200, 206), headers=headers, stream=True,
-        )  # fmt: skip
-        skip = 0
-        if draft.size:
-            start = answer.headers.get("content-range", "").removeprefix("bytes ").partition("-")[0]
-            skip = draft.size if answer.status_code == 200 or start != str(draft.size) else 0
-            if skip and answer.status_code == 206:
-                answer.close()
-                raise Broken("the registry sent another part than was asked for")
+        answer, skip = self._ask_for(blob, draft.size)
         try:
             for piece in answer.iter_raw():  # in pieces as they come: larger ones are lost when it breaks
                 data = piece
@@ -270,7 +286,7 @@ class _Pull:
                     flow.feed(data)
                 self.watcher.advance(blob.digest, len(data))
         except (httpx.TransportError, httpx.StreamError) as error:
-            raise client.reason(error, self.registry) from None
+            raise reason(error, self.registry.settings) from None
         finally:
             answer.close()
         if draft.size < blob.size:

@@ -16,8 +16,9 @@ from corten.errors import Error, InvalidInput, NotFound
 from corten.images import manifests, references
 from corten.images.manifests import Descriptor
 from corten.images.references import Reference
-from corten.images.registry import client, configuration
-from corten.images.registry.client import Broken, Registry
+from corten.images.registry import configuration
+from corten.images.registry.client import Registry
+from corten.images.registry.failures import Broken
 from corten.images.registry.watching import SILENT, Watcher
 from corten.images.store.images import Store
 
@@ -111,22 +112,29 @@ class _Push:
             self.watcher.advance(blob.digest, blob.size)
             self.watcher.phase(blob.digest, "there")
             return
-        source = self.sources.get(blob.digest)
-        query, more = "", {}
-        if source:
-            query = f"?mount={blob.digest}&from={source}"
-            more = {"more_scopes": (f"repository:{source}:pull",)}
-        answer = self._ask("POST", f"{self.path}/blobs/uploads/{query}", what, (201, 202), **more)
+        answer = self._begin(blob)
         if answer.status_code == 201:
             self.watcher.advance(blob.digest, blob.size)
             self.watcher.phase(blob.digest, "mounted")
             return
         fd = self.store.blobs.open(blob.digest)
         try:
-            self._send(fd, blob, self._place(answer, what))
+            self._send(fd, blob, answer)
         finally:
             os.close(fd)
         self.watcher.phase(blob.digest, "done")
+
+    def _begin(self, blob: Descriptor) -> httpx.Response:
+        """The blob mounted from another repository (201), or an upload that has begun (202)."""
+        what, path = f"blob {blob.digest}", f"{self.path}/blobs/uploads/"
+        source = self.sources.get(blob.digest)
+        if source:
+            query, scope = f"?mount={blob.digest}&from={source}", f"repository:{source}:pull"
+            try:
+                return self._ask("POST", f"{path}{query}", what, (201, 202), more_scopes=(scope,))
+            except InvalidInput:  # we may not read there, or it is gone: then the blob is sent
+                pass
+        return self._ask("POST", path, what, (202,))
 
     def _place(self, answer: httpx.Response, what: str) -> str:
         """Where the upload goes on."""
@@ -135,29 +143,46 @@ class _Push:
             raise Error(f"{what}: registry {self.registry.host}: does not say where to send it")
         return str(answer.url.join(location))
 
-    def _send(self, fd: int, blob: Descriptor, place: str) -> None:
+    def _send(self, fd: int, blob: Descriptor, begun: httpx.Response) -> None:
         what = f"blob {blob.digest}"
+        place = self._place(begun, what)
+        least = begun.headers.get("oci-chunk-min-length", "")
+        chunk = max(CHUNK, int(least) if least.isdigit() else 0)
         at, attempt = 0, 0
         while at < blob.size:
             if self.stop.is_set():
                 raise Error("another layer failed")
-            data = os.pread(fd, min(CHUNK, blob.size - at), at)
+            data = os.pread(fd, min(chunk, blob.size - at), at)
             headers = {"Content-Type": "application/octet-stream", "Content-Range": f"{at}-{at + len(data) - 1}"}
             try:
-                answer = self._ask("PATCH", place, what, (202, 204), headers=headers, content=data, once=True)
+                answer = self._ask("PATCH", place, what, (202, 204, 416), headers=headers, content=data, once=True)
+                if answer.status_code == 416:
+                    raise Broken("has not as much as it said")
                 place, at, attempt = self._place(answer, what), at + len(data), 0
                 self.watcher.advance(blob.digest, len(data))
             except Broken as broken:
                 attempt += 1
-                if attempt >= client.ATTEMPTS:
-                    why = f"registry {self.registry.host}: {broken} ({attempt} attempts)"
-                    raise Error(f"{what}: {why}") from None
-                self.registry.wait(attempt, str(broken))
-                answer = self._ask("GET", place, what, (204, 200, 202))
-                place = self._place(answer, what)
-                at = _reached(answer.headers.get("range", ""))
+                self.registry.wait(attempt, broken, what)
+                place, at = self._resume(place, what)
+        self._finish(blob, place)
+
+    def _resume(self, place: str, what: str) -> tuple[str, int]:
+        """Where an upload that broke goes on, and from which byte."""
+        try:
+            answer = self._ask("GET", place, what, (204, 200, 202))
+        except NotFound:  # it is lost; to Debian's registry it is if it has a chunk whose answer we have not heard
+            answer = self._ask("POST", f"{self.path}/blobs/uploads/", what, (202,))
+            return self._place(answer, what), 0
+        return self._place(answer, what), _reached(answer.headers.get("range", ""))
+
+    def _finish(self, blob: Descriptor, place: str) -> None:
+        what = f"blob {blob.digest}"
         url = f"{place}{'&' if '?' in place else '?'}digest={blob.digest}"
-        self._ask("PUT", url, what, (201, 204), headers={"Content-Type": "application/octet-stream"})
+        try:
+            self._ask("PUT", url, what, (201, 204), headers={"Content-Type": "application/octet-stream"})
+        except NotFound:  # an attempt whose answer was lost may have ended the upload
+            if self._ask("HEAD", f"{self.path}/blobs/{blob.digest}", what, (200, 404)).status_code != 200:
+                raise
 
     def manifest(self, data: bytes, media_type: str) -> None:
         what = f"image {self.reference.short!r}"
