@@ -30,6 +30,7 @@ INDEXES = (INDEX, DOCKER_LIST)
 LARGEST = 4 << 20
 """Bytes of a manifest; registries refuse larger ones, too."""
 LARGEST_CONFIG = 16 << 20
+_LONGEST_SHOWN = 80  # characters of a wrong value in an error
 _MOST_LAYERS = 500  # what an overlay takes (OVL_MAX_STACK)
 
 
@@ -113,13 +114,26 @@ def _object(data: bytes, place: str) -> dict[str, Any]:
     found = parse_json(data, place)
     if not isinstance(found, dict):
         raise InvalidInput(f"{place}: is no JSON object")
+    if b"\\u" in data and _has_half_a_pair(found):
+        raise InvalidInput(f"{place}: contains half of a surrogate pair, which is no character")
     return found
+
+
+def _has_half_a_pair(value: Any) -> bool:
+    """Whether a text somewhere in JSON data cannot be written as UTF-8."""
+    if isinstance(value, str):
+        return any("\ud800" <= c <= "\udfff" for c in value)
+    if isinstance(value, dict):
+        return any(_has_half_a_pair(key) or _has_half_a_pair(item) for key, item in value.items())
+    return isinstance(value, list) and any(map(_has_half_a_pair, value))
 
 
 def _check(descriptors: Iterable[Descriptor], place: str, field: str) -> None:
     for number, one in enumerate(descriptors):
         where = f"{place}: {field}" + (f"[{number}]" if field != "config" else "")
         check_digest(one.digest, f"{where}.digest")
+        if one.platform and not str(one.platform).isprintable():
+            raise InvalidInput(f"{where}.platform: {str(one.platform)!r} is no platform")
         if one.size < 0:
             raise InvalidInput(f"{where}.size: {one.size} is negative")
 
@@ -166,14 +180,24 @@ def config_of(raw: dict[str, Any], place: str = "config") -> Config:
     for number, digest in enumerate(diff_ids):
         check_digest(digest, f"{place}: rootfs.diff_ids[{number}]")
     inside = f"{place}: config"
+    _typed(raw, "created", str, place)
+    for number, entry in enumerate(_typed(raw, "history", list, place) or []):
+        where = f"{place}: history[{number}]"
+        if not isinstance(entry, dict):
+            raise InvalidInput(f"{where}: expected object, got {_shown(entry)}")
+        for key in ("created", "created_by", "comment"):
+            _typed(entry, key, str, where)
+    platform = Platform(
+        _typed(raw, "os", str, place) or "linux",
+        _typed(raw, "architecture", str, place) or "",
+        _typed(raw, "variant", str, place) or "",
+    )
+    if not str(platform).isprintable():
+        raise InvalidInput(f"{place}: {str(platform)!r} is no platform")
     return Config(
         raw=raw,
         diff_ids=diff_ids,
-        platform=Platform(
-            _typed(raw, "os", str, place) or "linux",
-            _typed(raw, "architecture", str, place) or "",
-            _typed(raw, "variant", str, place) or "",
-        ),
+        platform=platform,
         env=_words(inner, "Env", inside),
         entrypoint=_words(inner, "Entrypoint", inside),
         cmd=_words(inner, "Cmd", inside),
@@ -191,7 +215,10 @@ _WORDS = {"dict": "object", "str": "string", "list": "array"}
 def _typed(found: dict[str, Any], key: str, kind: type, place: str) -> Any:
     value = found.get(key)
     if value is not None and not isinstance(value, kind):
-        raise InvalidInput(f"{place}: {key}: expected {_WORDS[kind.__name__]}, got {value!r}")
+        raise InvalidInput(f"{place}: {key}: expected {_WORDS[kind.__name__]}, got {_shown(value)}")
+    texts = value if isinstance(value, dict) else [value] if isinstance(value, str) else []
+    if any("\0" in text for text in texts):
+        raise InvalidInput(f"{place}: {key}: contains a NUL character, which no program can receive")
     return value
 
 
@@ -199,8 +226,13 @@ def _words(found: dict[str, Any], key: str, place: str) -> tuple[str, ...]:
     values = _typed(found, key, list, place) or []
     for number, value in enumerate(values):
         if not isinstance(value, str) or "\0" in value:
-            raise InvalidInput(f"{place}: {key}[{number}]: {value!r} is not text")
+            raise InvalidInput(f"{place}: {key}[{number}]: {_shown(value)} is not text")
     return tuple(values)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 # --- platforms

@@ -41,8 +41,12 @@ class Reference(Record):
 
     @property
     def short(self) -> str:
-        """As people write it: without `docker.io` and `library`."""
-        return str(self).removeprefix(f"{DEFAULT_REGISTRY}/").removeprefix("library/")
+        """As people write it: without `docker.io` and `library`, where it means the same so."""
+        first, slash, rest = self.repository.partition("/")
+        if self.registry != DEFAULT_REGISTRY or (slash and _is_registry(first)):
+            return str(self)
+        plain = first == "library" and "/" not in rest
+        return str(self)[len(DEFAULT_REGISTRY) + 1 :].removeprefix("library/" if plain else "")
 
 
 def parse(text: str, default_registry: str = DEFAULT_REGISTRY) -> Reference:
@@ -56,7 +60,7 @@ def parse(text: str, default_registry: str = DEFAULT_REGISTRY) -> Reference:
     if colon and not is_tag(tag):
         raise _wrong(text, f"the tag {tag!r} is not up to 128 letters, digits, '_', '.' and '-', beginning with a word")
     first, slash, path = name.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost"):
+    if slash and _is_registry(first):
         registry = first
     else:
         registry, path = default_registry, name
@@ -66,6 +70,10 @@ def parse(text: str, default_registry: str = DEFAULT_REGISTRY) -> Reference:
         path = f"library/{path}"
     _check_name(text, registry, path)
     return Reference(registry, path, tag if colon else "" if digest else "latest", digest)
+
+
+def _is_registry(first: str) -> bool:
+    return "." in first or ":" in first or first == "localhost"
 
 
 def is_tag(tag: str) -> bool:

@@ -49,9 +49,12 @@ class Refused(Exception):
     """A member that is not taken, and why; becomes an InvalidInput with the names of archive and member."""
 
 
-def components(name: str) -> tuple[str, ...]:
-    """The parts of a member's name below the root, none for the root itself. Refused: it is not below the root."""
-    if name.startswith("/"):
+def components(name: str, absolute: bool = False) -> tuple[str, ...]:
+    """The parts of a member's name below the root, none for the root itself. Refused: it is not below the root.
+
+    absolute: take `/etc` for `etc`, as engines do with layers; some builders write them so.
+    """
+    if name.startswith("/") and not absolute:
         raise Refused("the name is absolute")
     if "\0" in name:
         raise Refused("the name has a zero byte")
@@ -191,16 +194,20 @@ def _takes(name: str, privileged: bool) -> bool:
 
 
 class Tree:
-    """The root being filled."""
+    """The root being filled. absolute: whether names may begin with a slash."""
+
+    absolute = False
 
     def __init__(self, root: int, directory: str) -> None:
         self.root = root
         self._above = os.path.realpath(directory).count("/")
         self.privileged = os.geteuid() == 0
         self._parent: tuple[tuple[str, ...], int] | None = None
-        self.directories: dict[tuple[str, ...], About] = {}
+        self._top = os.readlink(f"/proc/self/fd/{root}").rstrip("/")
+        # By where they really are, whatever links their names went through: "a/b", "" for the root.
+        self.directories: dict[str, About] = {}
         # Directories that no member lists, though they have members.
-        self.implied: set[tuple[str, ...]] = {()}
+        self.implied: set[str] = {""}
 
     def close(self) -> None:
         """Let go of what is held open."""
@@ -210,7 +217,7 @@ class Tree:
 
     def add(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         """Make one member. Refused: it is hostile; OSError: the file system does not want it."""
-        parts = components(member.name)
+        parts = components(member.name, self.absolute)
         if self.leaves_out(parts):
             if _is_file(member):
                 _copy(archive, member, -1)
@@ -260,8 +267,8 @@ class Tree:
             raise Refused(f"its kind {member.type!r} is unknown")
         parent = self.place(parts)
         os.mknod(parts[-1], kind | 0o600, 0, dir_fd=parent)
-        os.chmod(parts[-1], about.mode, dir_fd=parent)
         self.finish_special(parent, parts[-1], about)
+        os.chmod(parts[-1], about.mode, dir_fd=parent)  # last: a change of owner clears set-user-id
 
     def make_device(self, parts: tuple[str, ...], member: tarfile.TarInfo, about: About) -> None:  # noqa: ARG002
         """Make a node of a device."""
@@ -269,20 +276,41 @@ class Tree:
 
     def make_directory(self, parts: tuple[str, ...], about: About) -> None:
         """Make a directory, or keep the one that is there; its mode and times come last."""
+        where = ""
         if parts:
             parent = self.open_parent(parts[:-1])
+            where = self.within(parent, parts[-1])
             try:
                 kept = stat.S_ISDIR(os.stat(parts[-1], dir_fd=parent, follow_symlinks=False).st_mode)
             except FileNotFoundError:
                 kept = False
             if not kept:
                 os.mkdir(parts[-1], 0o700, dir_fd=self.place(parts))
-        self.directories[parts] = about
-        self.implied.discard(parts)
+        self.directories[where] = about
+        self.implied.discard(where)
+
+    def within(self, directory: int, name: str = "") -> str:
+        """Where an open directory, or a name in it, really is below the root."""
+        above = os.readlink(f"/proc/self/fd/{directory}")[len(self._top) :].strip("/")
+        return f"{above}/{name}" if above and name else above or name
+
+    def reopen(self, where: str) -> int:
+        """The directory that is really there, -1 if there is none, for a later member has replaced it."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+        try:
+            fd = paths.open_in_root(self.root, f"/{where}", flags)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return -1
+            raise
+        if self.within(fd) == where:
+            return fd
+        os.close(fd)
+        return -1
 
     def _link(self, parts: tuple[str, ...], target: str) -> None:
         try:
-            there = components(target)
+            there = components(target, self.absolute)
         except Refused as refused:
             raise Refused(f"it is a hard link to {target!r}: {refused}") from None
         if not there or there == parts:
@@ -315,7 +343,9 @@ class Tree:
                 if error.errno == errno.ENOTEMPTY:
                     raise Refused("it would replace a directory that is not empty") from None
                 raise
-            self.directories.pop(parts, None)
+            where = self.within(parent, parts[-1])
+            self.directories.pop(where, None)
+            self.implied.discard(where)
         # A name that led somewhere is gone, so what was found through it must be looked up again.
         self.close()
         return self.open_parent(parts[:-1])
@@ -330,8 +360,8 @@ class Tree:
             fd = paths.open_in_root(self.root, path, os.O_PATH | os.O_DIRECTORY)
         except FileNotFoundError:
             above = self.open_parent(parts[:-1])
-            self.implied.add(parts)
             os.mkdir(parts[-1], 0o755, dir_fd=above)
+            self.implied.add(self.within(above, parts[-1]))
             os.chmod(parts[-1], 0o755, dir_fd=above)  # noqa: S103 - whatever the umask
             fd = paths.open_in_root(self.root, path, os.O_PATH | os.O_DIRECTORY)
             self.close()
@@ -364,24 +394,13 @@ class Tree:
     def finish(self) -> None:
         """Give the directories their owners, modes and times, the deepest first."""
         self.close()
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-        for parts in sorted(self.directories, key=len, reverse=True):
-            try:
-                above = paths.open_in_root(self.root, "/" + "/".join(parts[:-1]), os.O_PATH | os.O_DIRECTORY)
-            except (FileNotFoundError, NotADirectoryError):
-                continue  # replaced by a later member
-            try:
-                fd = os.open(parts[-1] if parts else ".", flags | os.O_CLOEXEC, dir_fd=above)
-            except OSError as error:
-                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                    continue
-                raise
-            finally:
-                os.close(above)
-            try:
-                self.finish_open(fd, self.directories[parts])
-            finally:
-                os.close(fd)
+        for where in sorted(self.directories, key=lambda where: -where.count("/") - bool(where)):
+            fd = self.reopen(where)
+            if fd >= 0:
+                try:
+                    self.finish_open(fd, self.directories[where])
+                finally:
+                    os.close(fd)
 
 
 def _copy(archive: tarfile.TarFile, member: tarfile.TarInfo, fd: int) -> None:

@@ -14,14 +14,14 @@ from __future__ import annotations
 import os
 import stat
 
-from corten.images.unpack import About, Refused, Tree
-from corten.linux import paths
+from corten.images.unpack import Refused, Tree
 from corten.linux.idmap import to_host
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import tarfile
 
+    from corten.images.unpack import About
     from corten.runtime.helper import Maps
 
 PREFIX = ".wh."
@@ -36,23 +36,28 @@ class LayerTree(Tree):
     Only root there can make device nodes; others leave them out.
     """
 
+    absolute = True
+
     def __init__(self, root: int, directory: str, maps: Maps | None) -> None:
         super().__init__(root, directory)
         self._maps = maps
         self._trusted = self.privileged and maps is None
-        self._opaque: set[tuple[str, ...]] = set()
-        self._deleted: set[tuple[str, ...]] = set()
+        # By where they really are; what becomes of them is decided in the end.
+        self._opaque: set[str] = set()
+        self._deleted: set[tuple[str, str]] = set()
 
     def leaves_out(self, parts: tuple[str, ...]) -> bool:
-        """Whiteouts are carried out here instead."""
+        """Whiteouts are carried out in the end instead."""
         name = parts[-1] if parts else ""
         if not name.startswith(PREFIX):
             return False
         if name == OPAQUE:
-            self._opaque.add(parts[:-1])
-            self.open_parent(parts[:-1])
+            self._opaque.add(self.within(self.open_parent(parts[:-1])))
         elif not name.startswith(_OTHERS):
-            self._delete(parts[:-1], name[len(PREFIX) :])
+            deleted = name[len(PREFIX) :]
+            if deleted in ("", ".", ".."):
+                raise Refused("it deletes nothing that can have a name")
+            self._deleted.add((self.within(self.open_parent(parts[:-1])), deleted))
         return True
 
     def add(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
@@ -63,41 +68,6 @@ class LayerTree(Tree):
                     most = sum(one.size for one in maps)
                     raise Refused(f"it belongs to {kind} {number}, but there are {most} here: see /etc/sub{kind[0]}id")
         super().add(archive, member)
-
-    def _delete(self, above: tuple[str, ...], name: str) -> None:
-        if name in ("", ".", ".."):
-            raise Refused("it deletes nothing that can have a name")
-        parts = (*above, name)
-        parent = self.open_parent(above)
-        try:
-            about = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError:
-            os.mknod(name, stat.S_IFCHR | 0o600, 0, dir_fd=parent)
-            self._deleted.add(parts)
-            return
-        if stat.S_ISDIR(about.st_mode):
-            self._opaque.add(parts)
-
-    def make_directory(self, parts: tuple[str, ...], about: About) -> None:
-        """A directory in the place of a deleted one shows nothing of it."""
-        if parts in self._deleted:
-            self._deleted.discard(parts)
-            self._opaque.add(parts)
-        super().make_directory(parts, about)
-
-    def open_parent(self, parts: tuple[str, ...]) -> int:
-        """The same holds for one that is not listed, but has members."""
-        try:
-            return super().open_parent(parts)
-        except NotADirectoryError:
-            hidden = next((parts[:n] for n in range(1, len(parts) + 1) if parts[:n] in self._deleted), None)
-            if hidden is None:
-                raise
-            above = super().open_parent(hidden[:-1])
-            os.unlink(hidden[-1], dir_fd=above)
-            self._deleted.discard(hidden)
-            self._opaque.add(hidden)
-            return super().open_parent(parts)
 
     def make_device(self, parts: tuple[str, ...], member: tarfile.TarInfo, about: About) -> None:
         """As the archive says; which of them a container may open is decided by its list of devices."""
@@ -110,18 +80,33 @@ class LayerTree(Tree):
         os.chmod(parts[-1], about.mode, dir_fd=parent)
 
     def finish(self) -> None:
-        """First what is opaque, while all directories may be written to."""
+        """First what is deleted and what is opaque, while all directories may be written to."""
         self.close()
-        for parts in self._opaque:
+        for above, name in sorted(self._deleted):
+            parent = self.reopen(above)
+            if parent < 0:
+                continue
             try:
-                fd = paths.open_in_root(self.root, "/" + "/".join(parts), os.O_RDONLY | os.O_DIRECTORY)
-            except (FileNotFoundError, NotADirectoryError):
-                continue  # replaced by a later member
-            try:
-                set_opaque(fd, self._trusted)
+                self._delete(above, parent, name)
             finally:
-                os.close(fd)
+                os.close(parent)
+        for place in sorted(self._opaque):
+            fd = self.reopen(place)
+            if fd >= 0:
+                try:
+                    set_opaque(fd, self._trusted)
+                finally:
+                    os.close(fd)
         super().finish()
+
+    def _delete(self, above: str, parent: int, name: str) -> None:
+        try:
+            about = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            os.mknod(name, stat.S_IFCHR | 0o600, 0, dir_fd=parent)
+            return
+        if stat.S_ISDIR(about.st_mode):  # else what is there hides the lower one by itself
+            self._opaque.add(f"{above}/{name}" if above else name)
 
 
 def set_opaque(fd: int, trusted: bool) -> None:

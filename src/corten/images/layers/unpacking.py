@@ -73,4 +73,4 @@ def unpack_layer(diff_id: str, directory: str, maps: Maps | None, sync: bool, fd
     found = f"{seen.name}:{seen.hexdigest()}"
     if found != diff_id:
         raise InvalidInput(f"layer {diff_id}: unpacks to something else, {found}: refused")
-    return sorted("/".join(parts) for parts in tree.implied)
+    return sorted(tree.implied)
