@@ -1,4 +1,4 @@
-"""What holds for all tests: each run has a temporary directory of its own."""
+"""What holds for all tests: a temporary directory of its own for each run, and the same generated examples in each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A landing must not depend on luck or on the machine's load. Others: pytest --hypothesis-profile=default
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("same")
 
 
 @pytest.hookimpl(tryfirst=True)

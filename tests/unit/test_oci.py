@@ -233,5 +233,5 @@ def test_state_loads_next_to_nothing(tmp_path: Path) -> None:
     loaded = {name for name in eval(done.stderr) if name not in sys.builtin_module_names}
     assert loaded <= {
         "__future__", "_json", "corten", "corten.engine", "corten.engine.oci_state", "corten.errors",
-        "corten.json_text", "corten.oci", "corten.oci.main", "corten.oci.state",
+        "corten.json_text", "corten.oci", "corten.oci.main", "corten.oci.state", "corten.output",
     }  # fmt: skip

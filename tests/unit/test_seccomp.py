@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.errors import InvalidInput, KernelError
@@ -79,7 +79,6 @@ def test_every_architecture_is_known(architecture: str) -> None:
     assert seccomp.compile(SMALL.replace(architectures=(architecture,)))
 
 
-@settings(derandomize=True, deadline=None)
 @given(
     st.lists(
         st.builds(

@@ -230,7 +230,7 @@ def _records(kind: type[Record]) -> st.SearchStrategy[Any]:
     return st.builds(kind, **{field: _values(hint, values.full_name(kind, field)) for field, hint in hints.items()})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_records(spec.Spec))
 def test_any_spec_survives_json(one: spec.Spec) -> None:
     again = spec.decode(json.loads(json.dumps(spec.encode(one))))
@@ -238,7 +238,7 @@ def test_any_spec_survives_json(one: spec.Spec) -> None:
     assert spec.unknown_fields(spec.encode(one)) == ()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_one_wrong_value_is_named(data: st.DataObject) -> None:
     """Replace any value of the whole document by one of another type: the error begins with its place."""

@@ -7,7 +7,7 @@ import pickle
 import socket
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.compute.inside import wire
@@ -29,7 +29,6 @@ def ends() -> Iterator[Ends]:
 sizes = st.one_of(st.integers(0, 100), st.sampled_from([4095, 4096, wire.OUT_OF_BAND, wire.INLINE, 100_000]))
 
 
-@settings(deadline=None)
 @given(size=sizes, buffers=st.lists(sizes.map(os.urandom), max_size=5), call=st.integers(0, 2**32 - 1))
 def test_what_goes_in_comes_out(size: int, buffers: list[bytes], call: int) -> None:
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

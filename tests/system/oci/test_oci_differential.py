@@ -86,7 +86,7 @@ def configurations(draw: st.DrawFn) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(change=configurations())
 def test_random(oci: Runtime, runc: Runtime, tmp_path: Path, rootfs: Path, identity: str, change: Any) -> None:
     config = config_of(rootfs, "sh", "-c", LOOK)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.build import instructions as i
@@ -183,7 +183,6 @@ LINES = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(LINES | st.text("RUNCOPYFM <>-='\"\\#$\n\t", max_size=12), max_size=8))
 def test_anything_is_read_or_refused(lines: list[str]) -> None:
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.build.ignore import compile_pattern, read_ignore
@@ -67,7 +67,6 @@ def test_as_go_has_it(pattern: str, path: str, matches: bool) -> None:
     assert found is matches
 
 
-@settings(deadline=None)
 @given(st.text("ab/*?[]^-\\.!#", max_size=10), st.text("ab/^-.", min_size=1, max_size=6))
 def test_anything_is_read_or_refused(pattern: str, path: str) -> None:
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import corten
@@ -40,7 +40,6 @@ def test_commands_are_quoted_for_the_shell() -> None:
     assert step.command.words[0].endswith(words)
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20))
 def test_values_come_out_as_they_went_in(value: str) -> None:
     image = corten.Image("x").env(A=value).entrypoint(["e", value])

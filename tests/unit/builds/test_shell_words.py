@@ -6,7 +6,7 @@ import shlex
 import subprocess
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.build.shell_words import WordError, expand, expand_words, split
@@ -85,14 +85,12 @@ def test_words_are_split_outside_quotes() -> None:
     assert expand_words('"$NOT"', VALUES) == [""]
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8), max_size=5))
 def test_what_a_shell_would_quote_comes_back(words: list[str]) -> None:
     line = " ".join(shlex.quote(word) for word in words)
     assert [expand(word, {}) for word in split(line)] == words
 
 
-@settings(deadline=None)
 @given(st.text("ab$ {}:-+?#%/*'\"\\\n", max_size=20))
 def test_anything_is_read_or_refused(text: str) -> None:
     try:
@@ -103,7 +101,6 @@ def test_anything_is_read_or_refused(text: str) -> None:
     split(text)
 
 
-@settings(deadline=None)
 @given(
     st.text("ab./", max_size=8),
     st.sampled_from(["#", "##", "%", "%%"]),

@@ -23,7 +23,6 @@ from corten.linux import paths
 from corten.runtime.removal import remove_tree
 from layer_lab import Entry, entries, tar_bytes
 
-BOUNDED = settings(derandomize=True, deadline=None)
 ROOT = os.geteuid() == 0
 MODES = 0o7777 if ROOT else 0o1777
 
@@ -269,7 +268,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "plain": bytes, "gzip": lambda data: gzip.compress(data, 1), "zstd": zstandard.compress,
 }  # fmt: skip
 
-@settings(BOUNDED, max_examples=400)
+@settings(max_examples=400)
 @given(st.lists(entries, max_size=9), st.sampled_from(sorted(PACKERS)))
 @example([Entry("dir", "d"), Entry("dir", ".wh.d"), Entry("symlink", "d", link="e"), Entry("dir", "e")], "plain")
 @example([Entry("file", "a"), Entry("file", ".wh.a"), Entry("dir", "a")], "plain")
@@ -304,7 +303,7 @@ noise = st.one_of(
 )  # fmt: skip
 
 
-@settings(BOUNDED, max_examples=400)
+@settings(max_examples=400)
 @given(
     st.lists(entries, min_size=1, max_size=6), st.lists(noise, min_size=1, max_size=3),
     st.sampled_from(sorted(PACKERS)), st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]), st.booleans(),
@@ -339,7 +338,7 @@ def test_a_damaged_archive_is_one_line_or_taken_for_what_it_says(
         assert said or packer != "plain"  # what says the same in other bytes may be taken
 
 
-@settings(BOUNDED, max_examples=50)
+@settings(max_examples=50)
 @given(st.binary(max_size=3000), st.sampled_from([b"", b"\x1f\x8b\x08\0", b"\x28\xb5\x2f\xfd", b"BZh9", b"\xfd7zXZ\0"]))
 def test_noise_is_refused(place: Callable[[], Place], data: bytes, magic: bytes) -> None:
     said = place().unpack(magic + data, digest(data))

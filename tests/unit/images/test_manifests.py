@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-BOUNDED = settings(derandomize=True, deadline=None, max_examples=400)
+BOUNDED = settings(max_examples=400)
 DIGEST = "sha256:" + "0" * 64
 LAYER = {"mediaType": manifests.LAYER_GZIP, "digest": DIGEST, "size": 3, "annotations": {"a": "b"}}
 MANIFEST = {
@@ -165,7 +165,7 @@ def test_the_good_ones_are_taken() -> None:
     assert manifests.parse_config(json.dumps(CONFIG).encode(), "somewhere").env == ("A=1", "B")
 
 
-@settings(BOUNDED, max_examples=100)
+@settings(max_examples=100)
 @given(st.text(max_size=20))
 def test_any_text_is_a_platform_or_refused(platform: str) -> None:
     try:

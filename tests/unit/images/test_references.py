@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from corten.errors import InvalidInput
 from corten.images.references import Reference, is_digest, is_prefix, parse
 
-BOUNDED = settings(derandomize=True, deadline=None, max_examples=200)
+BOUNDED = settings(max_examples=200)
 
 # As github.com/distribution/reference writes it down, in Python's words.
 COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -57,7 +57,7 @@ PIECES = ["a", "b2", "A", "-", ".", "..", "_", "__", "/", "//", ":", "@", "sha25
           ":50", "é", "٣", "\n", " ", "\0", "\udcff", "latest", "x" * 130, "docker.io", "library"]  # fmt: skip
 
 
-@settings(BOUNDED, max_examples=500)
+@settings(max_examples=500)
 @given(st.one_of(st.text(max_size=30), st.lists(st.sampled_from(PIECES), max_size=8).map("".join)))
 @example("")
 @example("localhost")
@@ -76,7 +76,7 @@ def test_any_text_is_what_the_grammar_says_or_one_clear_line(text: str) -> None:
     assert parse(str(found)) == found
 
 
-@settings(BOUNDED, max_examples=100)
+@settings(max_examples=100)
 @given(st.text(alphabet="0123456789abcdefgABC:sha256 ", max_size=80))
 def test_digits_are_a_prefix_or_a_digest_only_if_they_are_hexadecimal(text: str) -> None:
     if is_digest(text):
