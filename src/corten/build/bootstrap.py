@@ -1,7 +1,7 @@
 """Base images without a registry: a minimal Debian (or kin) put together from its packages by mmdebstrap.
 
-Rule 1: the same packages give the same digest. Programs that are configured meanwhile are told one time, always the
-        same; and no file is newer than the newest that a package brought.
+Rule 1: the same packages give the same digest, whoever does it. Programs that are configured meanwhile are told one
+        time, always the same; and no file is newer than the newest that a package brought.
 Rule 2: what depends on this machine and not on the packages is taken out: its name, its resolver, device nodes.
 Rule 3: what went in is written in the image: each package with its version, in an annotation of the manifest.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
+import threading
 import time
 
 from corten.errors import Error, InvalidInput, Unsupported
@@ -19,23 +19,21 @@ from corten.images.layers.commit import commit
 from corten.images.manifests import own_platform
 from corten.images.store import once
 from corten.images.store.images import Image, Layer, Store
+from corten.linux import idmap
 from corten.records import Record
-from corten.runtime.removal import remove_tree
+from corten.runtime import helper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from corten.images.references import Reference
+    from corten.runtime.helper import Maps
 
 PACKAGES = "io.corten.bootstrap.packages"
 """The annotation with `name=version` of all that is installed, sorted, separated by spaces."""
 
 VARIANTS = ("essential", "apt", "minbase", "buildd", "standard")
-_CONFIGURED_AT = 315532800
-"""1980: the earliest time that all formats can hold. Unix time, s."""
-_OF_THIS_MACHINE = ("etc/hostname", "etc/resolv.conf", "etc/machine-id", "var/lib/dbus/machine-id",
-                    "var/cache/ldconfig/aux-cache", "var/log/bootstrap.log", "var/log/apt/eipp.log.xz")  # fmt: skip
 
 
 class Bootstrap(Record):
@@ -72,22 +70,22 @@ def request(
 def bootstrap(home: str, wanted: Bootstrap, say: Callable[[str], None]) -> Image:
     """Put it together and keep it under its name. say: hears what mmdebstrap says, a line each.
 
-    Unsupported: mmdebstrap is missing, or this is not root; Error: it failed, and its own last words.
+    Unsupported: mmdebstrap is missing, or this user has no range of ids for the files of an image; Error: it failed,
+    and its own words.
     """
     program = shutil.which("mmdebstrap", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/bin")
     if program is None:
         raise Unsupported(f"bootstrap of {wanted.name.short}: needs mmdebstrap: apt-get install mmdebstrap")
-    if os.geteuid() != 0:
-        raise Unsupported(f"bootstrap of {wanted.name.short}: needs root, whose files the image's are")
+    maps = helper.own_maps()
+    if maps is None and os.geteuid() != 0:
+        why = idmap.subordinate_problem(os.geteuid())
+        raise Unsupported(f"bootstrap of {wanted.name.short}: needs more ids than one: {why}")
     store = Store(home)
     found: list[Image] = []
 
     def fill(work: str) -> None:
-        root = f"{work}/root"
-        began = int(time.time())
-        _run(program, wanted, root, say)
-        newest = _tidy(root, began)
-        installed = _installed(root)
+        root = f"{os.path.abspath(work)}/root"
+        newest, installed = _filled(_words(program, wanted, root), root, say, wanted, maps)
         found.append(_image(store, wanted, commit(store, root, epoch=newest), newest, installed))
 
     # Like a step of a build, in a directory that is swept if this is killed.
@@ -98,59 +96,37 @@ def bootstrap(home: str, wanted: Bootstrap, say: Callable[[str], None]) -> Image
     return found[0]
 
 
-def _run(program: str, wanted: Bootstrap, root: str, say: Callable[[str], None]) -> None:
-    words = [program, "--mode=root", "--format=directory", f"--variant={wanted.variant}",
-             f"--components={wanted.components}"]  # fmt: skip
+def _words(program: str, wanted: Bootstrap, root: str) -> tuple[str, ...]:
+    # Root of a user namespace is root enough, but for /sys, which so nobody gets.
+    words = [program, "--mode=root", "--format=directory", "--skip=chroot/mount/sys",
+             f"--variant={wanted.variant}", f"--components={wanted.components}"]  # fmt: skip
     if wanted.packages:
         words.append(f"--include={','.join(wanted.packages)}")
-    words += [wanted.suite, root, *wanted.mirrors]
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": str(_CONFIGURED_AT), "LC_ALL": "C.UTF-8"}
-    last: list[str] = []
-    with subprocess.Popen(
-        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
-    ) as process:
-        assert process.stdout is not None
-        try:
-            for raw in process.stdout:
-                line = raw.decode(errors="replace").rstrip()
-                say(line)
-                if line.startswith("E: ") and "failed to run" not in line:
-                    last.append(line[3:])
-            code = process.wait()
-        except BaseException:
-            process.terminate()
-            raise
-    if code:
-        why = last[0] if last else f"mmdebstrap ended with {code}"
-        raise Error(f"bootstrap of {wanted.name.short}: {why}")
+    return (*words, wanted.suite, root, *wanted.mirrors)
 
 
-def _tidy(root: str, began: int) -> int:
-    """Take out what is of this machine; the time of the newest file that came from a package, in Unix seconds."""
-    for name in _OF_THIS_MACHINE:
-        try:
-            os.unlink(f"{root}/{name}")
-        except FileNotFoundError:
-            continue
-    remove_tree(f"{root}/dev")
-    os.mkdir(f"{root}/dev", 0o755)
-    newest = _CONFIGURED_AT
-    for top, directories, files in os.walk(root):
-        for name in (*directories, *files):
-            seconds = int(os.lstat(os.path.join(top, name)).st_mtime)
-            if newest < seconds < began:
-                newest = seconds
-    return newest
+def _filled(
+    words: tuple[str, ...], root: str, say: Callable[[str], None], wanted: Bootstrap, maps: Maps | None
+) -> tuple[int, str]:
+    """What `bootstrap_root.fill` gives, in a helper; meanwhile `say` hears each line, in a thread."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
 
+    def listen() -> None:
+        with open(reading, "rb") as lines:
+            for line in lines:
+                say(line.decode(errors="replace").rstrip())
 
-def _installed(root: str) -> str:
-    found = []
-    with open(f"{root}/var/lib/dpkg/status", encoding="utf-8", errors="replace") as file:
-        for block in file.read().split("\n\n"):
-            fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line and line[0] != " ")
-            if fields.get("Status", "").endswith(" installed"):
-                found.append(f"{fields['Package']}={fields['Version']}")
-    return " ".join(sorted(found))
+    listener = threading.Thread(target=listen, name="corten-bootstrap")
+    listener.start()
+    try:
+        arguments = (words, dict(os.environ), root)
+        newest, installed = helper.call("corten.build.bootstrap_root:fill", arguments, (writing,), maps, mounts=True)
+    except Error as error:
+        raise type(error)(f"bootstrap of {wanted.name.short}: {error}") from None
+    finally:
+        os.close(writing)
+        listener.join()
+    return newest, installed
 
 
 def _image(store: Store, wanted: Bootstrap, layer: Layer, newest: int, installed: str) -> Image:

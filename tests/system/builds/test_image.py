@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 import zipfile
@@ -15,6 +14,7 @@ import corten
 from builds.conftest import BASE
 from corten.build.bootstrap import PACKAGES
 from corten.images.store.images import Store
+from ordinary_user import User
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,14 +112,17 @@ def project(directory: Path, wheel: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_debian_and_python_packages(home: Path, tmp_path: Path) -> None:
-    """The same packages give the same digest, in two homes at once; then pip and uv on top of it."""
-    words = [f"{Path(sys.executable).parent}/corten", "image", "bootstrap", "-q", "--packages", "python3"]
-    words.append("debian:bookworm")
-    other = subprocess.Popen(
-        words, stdout=subprocess.PIPE, text=True, env={**os.environ, "CORTEN_HOME": f"{tmp_path}/other"}
-    )
-    first = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
-    second, _ = other.communicate()
+    """The same packages give the same digest, to root and to an ordinary user at once; then pip and uv on top of it."""
+    words = ["image", "bootstrap", "-q", "--packages", "python3", "debian:bookworm"]
+    user = User()
+    try:
+        own = user.with_ranges().corten_words(*words)
+        other = subprocess.Popen(own, stdout=subprocess.PIPE, text=True, cwd=user.home)
+        corten_itself = f"{Path(sys.executable).parent}/corten"
+        first = subprocess.run([corten_itself, *words], stdout=subprocess.PIPE, text=True, check=False)
+        second, _ = other.communicate()
+    finally:
+        user.close()
     assert (first.returncode, other.returncode) == (0, 0)
     assert first.stdout == second
     found = Store(str(home)).find("debian:bookworm")
