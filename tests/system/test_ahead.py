@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 import corten
+from corten.engine import listing
 from corten.engine.options import make as make_options
 from corten.engine.prepare import prepare
 from corten.runtime import spawner_client
+from corten.views.top.reading import Reader
 from leaks import left_behind, picture
 from small_root import make
 
@@ -178,3 +180,27 @@ def test_a_kind_that_others_have_pushed_out_leaves_nothing(root: Path) -> None:
         container.close()
     spawner_client.drop()
     assert waiting() == []
+
+
+def test_it_is_not_listed_before_it_is_asked_for(root: Path) -> None:
+    pid = made_ahead(root)
+    assert pid not in [one.pid for one in listing.live()]
+    (one,) = [one for one in listing.live(ahead=True) if one.pid == pid]
+    assert one.status == "ahead"
+    reader = Reader()
+    assert reader.rows() == ()
+    with corten.start(rootfs=str(root), argv=["/bin/sh", "-c", "true; sleep 60"], memory="64m") as other:
+        assert other.pid in [one.pid for one in listing.live()]
+        assert [row.live.id for row in reader.rows()] == [other.id]
+        other.kill()
+
+
+def test_a_program_cannot_hide_by_its_name(root: Path) -> None:
+    words = "printf corten:ahead >/proc/self/comm; echo up; exec 2>&1; read x"
+    with corten.start(rootfs=str(root), argv=["/bin/sh", "-c", words], init=False, stdin=corten.PIPE) as box:
+        assert box.stdout is not None
+        assert box.stdout.readline() == b"up\n"
+        assert Path(f"/proc/{box.pid}/comm").read_text() == "corten:ahead\n"
+        while box.id not in [one.id for one in listing.live()]:
+            os.sched_yield()  # for the five seconds in which it is believed
+        box.kill()

@@ -329,3 +329,27 @@ def test_mistakes(words: str, message: str, command: Run, tmp_path: Path) -> Non
     assert done.stderr.startswith(f"corten: {message}")
     assert done.stderr.count("\n") == 1
     assert os.listdir(tmp_path) == []
+
+
+def test_what_was_never_used_is_known_without_reading(nest: dict[str, Group]) -> None:
+    """Use and pressure of each group are what its own files say, also where nothing was used above it."""
+    child = holder(nest["a/b/c"], 5)
+    try:
+        for controller, file in (("pids", "pids.current"), ("memory", "memory.pressure")):
+            tree, top = tree_of(nest["a"], controller) if controller == "pids" else unified(nest["a"])
+            for name, own in figures(tree, top, controller).items():
+                text = Path(tree.mount + top + name.removeprefix("a"), file).read_text()
+                found = own.use if controller == "pids" else own.pressure
+                assert found == float(text.split()[1][6:] if "avg10=" in text else text), name
+        used = {name: own.use for name, own in figures(*tree_of(nest["a"], "pids"), "pids").items()}
+        assert used == {"a": 1, "a/b": 1, "a/b/c": 1, "a/d": 0}
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def unified(own: Group) -> tuple[Tree, str]:
+    """The v2 tree, which has the pressure on hybrid machines, too."""
+    tree = views.cgroups("unified").trees[0]
+    (directory,) = [part.path for part in own.dirs if part.version == 2]
+    return tree, directory.removeprefix(tree.mount)

@@ -18,8 +18,8 @@ import os
 from corten import output
 from corten.errors import Error
 from corten.linux.cgroup.group import Group, GroupDir
+from corten.linux.locks import claim_left
 from corten.runtime.removal import remove_all
-from corten.runtime.steps.layer import claim_left
 
 
 def path() -> str:

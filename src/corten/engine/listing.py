@@ -3,17 +3,19 @@
 Rule 1: in use means locked (`home`): a directory that nobody holds is garbage, and is not listed.
 Rule 2: nothing is made, changed or swept here; a container that goes while it is looked at is left out.
 Rule 3: what cannot be told is None, never a guess.
+Rule 4: a container that is made ahead (`runtime/stock`) is nobody's yet, and is not listed.
 """
 
 from __future__ import annotations
 
 import os
+import time
 
 from corten.engine import home, lifecycle, oci_state
 from corten.errors import Error, InvalidInput, NotFound
 from corten.linux.cgroup.group import Group
+from corten.linux.locks import claim_left
 from corten.records import Record
-from corten.runtime.steps.layer import claim_left
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ class Live(Record):
     """A live container.
 
     id; name: empty without one; kind: `run` (of the command line or the library) or `oci`; status: starting, running,
-    paused, or as the OCI life cycle has it; pid: of its first process on the host, None where that cannot be told;
-    group: its control group, None without one; directory: what is kept of it.
+    paused, or as the OCI life cycle has it, and `ahead` where that was asked for; pid: of its first process on the
+    host, None where that cannot be told; group: its control group, None without one; directory: what is kept of it.
     """
 
     id: str
@@ -48,12 +50,14 @@ class Live(Record):
         return () if self.pid is None else (self.pid, *_descendants(self.pid))
 
 
-def live(place: str = "", oci_root: str = "") -> tuple[Live, ...]:
+def live(place: str = "", oci_root: str = "", ahead: bool = False) -> tuple[Live, ...]:
     """All live containers, sorted by id. place: the home directory, oci_root: the root of OCI containers, if not the
-    usual ones.
+    usual ones; ahead: also those that are made ahead, for whoever keeps the list.
     """
     place = place or home.path()
     found = [one for identity in _names(f"{place}/containers") if (one := _of_run(place, identity))]
+    if not ahead:
+        found = [one for one in found if one.status != _AHEAD]
     if not oci_root:
         try:
             oci_root = oci_state.default_root()
@@ -115,14 +119,33 @@ def _of_run(place: str, identity: str) -> Live | None:
         os.close(fd)
         return None
     try:
-        inode = os.stat(path).st_ino
+        about = os.stat(path)
         groups = home.groups_of(place, identity)
         group = max(groups, key=lambda one: len(one.dirs)) if groups else None
-        pid = first_process(group.procs()) if group else _by_lock(path, inode)
-        status = "starting" if pid is None and group else oci_state.freezer(lifecycle.group_lines(group))
+        pid = first_process(group.procs()) if group else _by_lock(path, about)
+        stage = _stage(pid) if pid else "starting" if group else ""
+        status = stage or oci_state.freezer(lifecycle.group_lines(group))
     except (OSError, ValueError):  # it went meanwhile
         return None
     return Live(identity, "", "run", status, pid, group, path)
+
+
+_AHEAD = "ahead"
+_STAGES = {b"corten:setup": "starting", b"corten:ahead": _AHEAD}
+"""What the first process calls itself until it is an init or the program (`runtime/init`)."""
+_YOUNG = 5.0
+"""Seconds for which that is believed: a program can call itself anything, and may not hide so."""
+
+
+def _stage(pid: int) -> str:
+    """`starting`, `ahead`, or empty."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        head, _, tail = file.read().rpartition(b")")
+    found = _STAGES.get(head.partition(b"(")[2], "")
+    if not found:
+        return ""
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(tail.split()[19]) / os.sysconf("SC_CLK_TCK")
+    return found if age < _YOUNG else ""
 
 
 def _of_oci(root: str, identity: str) -> Live | None:
@@ -184,27 +207,27 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def _by_lock(path: str, inode: int) -> int | None:
+def _by_lock(path: str, about: os.stat_result) -> int | None:
     """The first process of a container without a control group: a child of whoever holds its directory's lock.
 
     A spawner has many children: then it is the one whose root writes into that directory.
     """
-    launcher = _holder(inode)
+    launcher = _holder(about)
     children = _children(launcher) if launcher else []
     ours = [pid for pid in children if _writes_to(pid, path)]
     return ours[0] if len(ours) == 1 else children[0] if len(children) == 1 and not ours else None
 
 
-def _holder(inode: int) -> int | None:
+def _holder(about: os.stat_result) -> int | None:
     """Who holds the one exclusive flock on a file; None if that cannot be told. Source: proc_locks(5)."""
     with open("/proc/locks") as file:
         rows = [line.split() for line in file]
-    holders = {int(row[4]) for row in rows if row[1:4] == ["FLOCK", "ADVISORY", "WRITE"] and _inode(row[5]) == inode}
+    held = {(row[5], int(row[4])) for row in rows if row[1:4] == ["FLOCK", "ADVISORY", "WRITE"]}
+    found = [(place, pid) for place, pid in held if int(place.rpartition(":")[2]) == about.st_ino]
+    # Some file systems tell programs another device number than the kernel's own: then the inode must do.
+    device = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:"
+    holders = {pid for place, pid in found if place.startswith(device)} or {pid for _, pid in found}
     return holders.pop() if len(holders) == 1 else None
-
-
-def _inode(place: str) -> int:
-    return int(place.rpartition(":")[2])
 
 
 def _writes_to(pid: int, path: str) -> bool:

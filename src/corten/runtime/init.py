@@ -37,7 +37,7 @@ def run_child(plan: Plan, stage: Stage, stdio: tuple[int, int, int] | None, mask
     sock = stage.channel
     status = errors.Error.exit_code
     try:
-        process.set_name("corten:setup")
+        process.set_name("corten:setup" if stdio is not None else "corten:ahead")  # engine/listing tells them apart
         process.set_command_line(stage.arguments, "corten:init")
         process.die_with_parent(signals.KILL)
         if not _launcher_lives(sock, wait="user" in plan.namespaces):
@@ -49,6 +49,7 @@ def run_child(plan: Plan, stage: Stage, stdio: tuple[int, int, int] | None, mask
             done = plan.ahead
             perform(plan.inside[:done], stage)
             stdio = _wait_for_call(sock)
+            process.set_name("corten:setup")
         _take_stdio(stdio)
         perform(plan.inside[done:], stage)
         process.die_with_parent(signals.KILL)  # the change of user has cleared it

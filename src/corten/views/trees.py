@@ -61,7 +61,10 @@ class Node(Record):
         return self.path.rpartition("/")[2] or "/"
 
 
-_SILENT, _NO_LIMIT = Figures(), Holds()
+SILENT = Figures()
+"""What a group says that has nothing to say; whoever reads many groups may use this one for all of them."""
+
+_NO_LIMIT = Holds()
 
 
 def parent_of(path: str) -> str:
@@ -104,12 +107,7 @@ class Tree(Record):
     @property
     def resources(self) -> tuple[str, ...]:
         """Those of which some group has something to say."""
-        told: set[str] = set()
-        for node in self.nodes:
-            for name, own in node.figures.items():
-                if name not in told and own != _SILENT:
-                    told.add(name)
-        return tuple(name for name in UNITS if name in told)
+        return tuple(name for name in UNITS if any(_speaks(node.figures.get(name)) for node in self.nodes))
 
     def children(self) -> dict[str, list[Node]]:
         """The nodes below each path that has some."""
@@ -124,7 +122,7 @@ class Tree(Record):
         found: dict[str, Holds] = {}
         for node in self.nodes:
             above = found.get(parent_of(node.path), _NO_LIMIT)
-            own = node.figures.get(resource, _SILENT)
+            own = node.figures.get(resource, SILENT)
             if "limit" in own.unknown:
                 above = above.replace(certain=False)
             if own.limit is not None and (above.value is None or own.limit < above.value):
@@ -152,7 +150,7 @@ class Tree(Record):
         found: dict[str, list[str]] = {}
         for resource in self.resources:
             for node in self.nodes:
-                if node.figures.get(resource, _SILENT) is _SILENT:
+                if node.figures.get(resource, SILENT) is SILENT:
                     continue
                 reasons = list(_reasons(resource, node, below.get(node.path, ())))
                 if reasons:
@@ -196,17 +194,21 @@ class Forest(Record):
         raise KeyError(controller)
 
 
+def _speaks(own: Figures | None) -> bool:
+    return own is not None and own is not SILENT and own != SILENT
+
+
 def _use(node: Node, resource: str) -> float | None:
-    return node.figures.get(resource, _SILENT).use
+    return node.figures.get(resource, SILENT).use
 
 
 def _reasons(resource: str, node: Node, children: Iterable[Node]) -> Iterable[str]:
-    own = node.figures.get(resource, _SILENT)
+    own = node.figures.get(resource, SILENT)
     if own.limit is not None and own.use is not None and resource != "cpu" and own.use >= HOT_USE * own.limit:
         yield f"{resource} at {100 * own.use / own.limit:.0f} % of its limit" if own.limit else f"{resource} limit 0"
     if own.pressure is not None and own.pressure >= HOT_PRESSURE:
         # it is counted upwards: only the lowest group that feels it is where it comes from
-        felt = [child.figures.get(resource, _SILENT).pressure or 0.0 for child in children]
+        felt = [child.figures.get(resource, SILENT).pressure or 0.0 for child in children]
         if max(felt, default=0.0) < HOT_PRESSURE:
             yield f"{resource} pressure {own.pressure:.0f} %"
     if own.throttled is not None and own.throttled >= HOT_THROTTLED:

@@ -6,6 +6,7 @@ import fcntl
 import os
 
 from corten.errors import NameInUse, NotFound
+from corten.linux import locks
 from corten.runtime.removal import remove_all
 from corten.runtime.step import Stage, Step
 from corten.runtime.steps.root import make_layer
@@ -23,7 +24,7 @@ class Claim(Step):
     says: str = ""
 
     def run(self, stage: Stage) -> None:
-        fd = claim(self.path, self.directory)
+        fd = locks.claim(self.path, self.directory)
         if fd is None:
             raise NameInUse(f"{self.what} is in use")
         stage.claims[self.path] = fd
@@ -34,55 +35,6 @@ class Claim(Step):
 
     def describe(self) -> str:
         return f"claim {self.path}"
-
-
-def claim(path: str, directory: bool) -> int | None:
-    """Lock a directory or file, made if missing; its descriptor, or None if another launcher holds it.
-
-    The lock is a flock: the kernel lets go of it when the holder dies. A sweeper (`claim_left`) holds a shared lock,
-    for a moment: that is waited for. It may remove what it holds, hence the second look.
-    """
-    while True:
-        os.makedirs(path if directory else os.path.dirname(path), 0o700, exist_ok=True)
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECTORY if directory else os.O_CREAT), 0o600)
-        except FileNotFoundError:
-            continue
-        if _lock(fd, fcntl.LOCK_EX):
-            if _is_at(fd, path):
-                return fd
-        elif not _lock(fd, fcntl.LOCK_SH):
-            os.close(fd)
-            return None
-        os.close(fd)
-        os.sched_yield()
-
-
-def claim_left(path: str) -> int | None:
-    """Lock what a launcher that was killed has left; its descriptor, or None if it is in use, or gone."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return None
-    if _lock(fd, fcntl.LOCK_SH) and _is_at(fd, path):
-        return fd
-    os.close(fd)
-    return None
-
-
-def _lock(fd: int, kind: int) -> bool:
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_at(fd: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(fd))
-    except FileNotFoundError:
-        return False
 
 
 class Hold(Step):
@@ -97,7 +49,7 @@ class Hold(Step):
             except FileNotFoundError:
                 raise NotFound(f"{path}: was removed meanwhile: get the image again") from None
             stage.claims[f"hold:{path}"] = fd
-            if not _lock(fd, fcntl.LOCK_SH) or not _is_at(fd, path):
+            if not locks.lock(fd, fcntl.LOCK_SH) or not locks.is_at(fd, path):
                 raise NotFound(f"{path}: is being removed: get the image again")
 
     def describe(self) -> str:

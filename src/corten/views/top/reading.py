@@ -23,6 +23,8 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _ANEW = 30.0
 """Seconds after which the list is made anew even if nothing seems to have changed."""
+_PASSING = ("starting", "ahead")
+"""What a container is for moments only, and nothing in its directory says when that is over."""
 
 
 class Row(Record):
@@ -63,6 +65,8 @@ class Reader:
         self._list()
         found, now = [], {}
         for one in self._live:
+            if one.status == "ahead":
+                continue
             reading = read(one)
             if reading is None or reading.pids == 0:
                 self._listed = float("-inf")  # it is gone: look again next time
@@ -79,11 +83,11 @@ class Reader:
         seen = [self._directory(f"{self._home}/containers"), self._directory(f"{self._home}/names")]
         seen.append(self._directory(self._oci) if self._oci else None)
         now = time.monotonic()
-        if seen != self._seen or now - self._listed > _ANEW or any(one.pid is None for one in self._live):
+        if seen != self._seen or now - self._listed > _ANEW or any(one.status in _PASSING for one in self._live):
             self._seen, self._listed = seen, now
-            self._live = listing.live()
+            self._live = listing.live(ahead=True)
         elif any(one.kind == "oci" for one in self._live):
-            self._live = listing.live()  # their status is in their files
+            self._live = listing.live(ahead=True)  # their status is in their files
 
     @staticmethod
     def _directory(path: str) -> object:
