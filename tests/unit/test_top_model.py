@@ -99,3 +99,21 @@ def test_near_a_limit() -> None:
     assert [model.near_a_limit(one) for one in ROWS] == [True, False, False]
     assert model.near_a_limit(row(4, oom_kills=1))
     assert not model.near_a_limit(row(4, memory=89, memory_limit=100))
+
+
+@given(st.integers(40, 200))
+def test_no_figure_is_cut_in_half(width: int) -> None:
+    long = row(4, "a" * 60, 0.5, memory=1023 * MIB, memory_limit=1024 * MIB, pids=12345, pressure={"cpu": 99.9})
+    line = page(settle(State(), (long,)), (long,), (), width, 10)[2].text.rstrip()
+    whole = page(settle(State(), (long,)), (long,), (), 100, 10)[2].text.split()
+    cells = line.split()
+    if width >= 100:
+        assert cells[1:] == whole[1:]
+        assert len(cells[0]) == min(40, width - 85)
+    else:
+        assert cells[1:] == [whole[0], *whole[2:]][1 : len(cells)]
+
+
+def test_the_help_is_whole_at_80_columns() -> None:
+    words = " ".join(line.text for line in page(State(help=True), (), (), 80, 24)[2:-2]).split()
+    assert words == " ".join(model.HELP).split()

@@ -17,6 +17,8 @@ LAYOUTS = ("boxes", "tree")
 _FONT = "Helvetica,Arial,sans-serif"
 _BAR = 120  # points
 _TABLE = '<TABLE ALIGN="LEFT" BORDER="0" CELLBORDER="0"'
+_ROOM = "&#160;&#160;"
+"""At the end of a nest's title, which begins some way from the nest's edge: Graphviz does not count that in."""
 _LONGEST = 30  # characters of a title
 
 
@@ -86,7 +88,8 @@ def _nest(box: Box, palette: dict[str, str], numbers: Iterator[int], indent: str
     small = f'  <FONT POINT-SIZE="10" COLOR="{palette["dim"]}">{_text("  ".join(box.lines), 120)}</FONT>'
     lines = [
         f"{indent}subgraph cluster_{number} {{",
-        f'{indent}  graph [label=<<B>{_text(box.title)}</B>{small if box.lines else ""}>, fontsize=11, style=filled, '
+        f'{indent}  graph [label=<<B>{_text(box.title)}</B>{small if box.lines else ""}{_ROOM}>, '
+        'fontsize=11, style=filled, '
         f'fillcolor="{fill}", color="{line}", fontcolor="{palette[f"{box.role}-text"]}", pack=6, '
         f'labeljust=l, packmode="{_grid(len(parts))}", sortv={order + 1}];',
     ]

@@ -9,6 +9,7 @@ import os
 
 from corten.errors import Error, InvalidInput, Unsupported
 from corten.views.samples import RESOURCES, Series
+from corten.views.tables import cut
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def plot(series: Sequence[Series], path: str, theme: str = "light", title: str =
     check_library()
     from matplotlib import rc_context
 
-    named = title or ", ".join(one.label for one in drawn[:4]) + ("…" if len(drawn) > 4 else "")
+    named = title or ", ".join(cut(one.label, _COLUMN) for one in drawn[:4]) + ("…" if len(drawn) > 4 else "")
     draft = f"{path}.{os.getpid()}.{suffix}"
     try:
         with rc_context(_settings(theme)):
@@ -168,7 +169,8 @@ def _legends(panels: Any, series: Sequence[Series], ink: str) -> None:
     from matplotlib.lines import Line2D
 
     rows = [
-        Line2D([], [], color=_COLOURS[number % len(_COLOURS)], label=one.label) for number, one in enumerate(series)
+        Line2D([], [], color=_COLOURS[number % len(_COLOURS)], label=cut(one.label, _COLUMN))
+        for number, one in enumerate(series)
     ]
     if len(rows) > _LEGEND:
         rows = [*rows[:_LEGEND], Line2D([], [], linestyle="", label=f"and {len(rows) - _LEGEND} more")]

@@ -17,12 +17,15 @@ NUMBERS = ">"
 
 
 def render(titles: Sequence[str], rows: Sequence[Sequence[str]], align: str, width: int | None = None) -> str:
-    """Rows under their titles, one line each. align: `<` or `>` for each column; width: columns to use, the last one
-    is cut to fit; None: nothing is cut. A column in which no row has anything is left out.
+    """Rows under their titles, one line each. align: `<` or `>` for each column; width: columns to use: long words are
+    cut to fit, and then the line; None: nothing is cut. A column in which no row has anything is left out.
     """
     used = [at for at in range(len(titles)) if any(row[at] for row in rows)] if rows else list(range(len(titles)))
     table = [[row[at] for at in used] for row in (titles, *rows)]
     sizes = [max(len(row[at]) for row in table) for at in range(len(used))]
+    if width is not None and sizes:
+        _shrink(sizes, [align[at] for at in used], width)
+        table = [[cut(cell, size) for cell, size in zip(row, sizes, strict=True)] for row in table]
     lines = []
     for row in table:
         cells = [
@@ -31,6 +34,22 @@ def render(titles: Sequence[str], rows: Sequence[Sequence[str]], align: str, wid
         ]
         lines.append(cut("  ".join(cells).rstrip(), width))
     return "".join(f"{line}\n" for line in lines)
+
+
+_ENOUGH = 20
+"""Characters to which a column of words may be cut for the sake of the others."""
+
+
+def _shrink(sizes: list[int], align: Sequence[str], width: int) -> None:
+    """Take from the widest columns of words what is too much, but for the last one, of which the end of the line is."""
+    words = [at for at in range(len(sizes) - 1) if align[at] != NUMBERS]
+    over = sum(sizes) + 2 * (len(sizes) - 1) - width - max(0, sizes[-1] - _ENOUGH)
+    while over > 0 and words:
+        widest = max(words, key=lambda at: sizes[at])
+        if sizes[widest] <= _ENOUGH:
+            return
+        sizes[widest] -= 1
+        over -= 1
 
 
 def cut(line: str, width: int | None) -> str:

@@ -124,7 +124,7 @@ def page(
     room = height - len(head) - 2
     below = _processes(processes, min(max(3, room // 3), 2 + len(processes))) if state.chosen else []
     if state.help:
-        middle = [Line(""), *(Line(f"  {line}") for line in HELP)][:room]
+        middle = [Line(""), *(Line(f"  {line}") for line in _help(width))][:room]
         below = []
     else:
         middle = _containers(state, rows, width, room - len(below))
@@ -132,6 +132,12 @@ def page(
     note = Line(state.note, ALARM if state.note else PLAIN)
     lines = [*head, *middle[: room - len(below)], *below, note, _foot(state, width)]
     return tuple(Line(_plain(line.text)[:width].ljust(width), line.look) for line in lines)
+
+
+def _help(width: int) -> list[str]:
+    import textwrap
+
+    return [line for words in HELP for line in textwrap.wrap(words, width - 3, subsequent_indent=" " * 19)]
 
 
 def _plain(text: str) -> str:
@@ -153,20 +159,31 @@ _SORTED = {"c": 3, "m": 5, "t": 7, "w": 9, "n": 0}
 _WIDTHS = (-15, -12, -8, 6, 4, 8, 8, 5, 5, 8, 5, 5)
 _ID = 1
 _WIDE = 100
-"""Columns from which on the id is shown too."""
+"""Columns from which on the id is shown too; what is left over is for the name."""
+_NAME = 40
 
 
 def _columns(cells: Sequence[str], width: int, state: State | None = None) -> str:
     shown = list(cells)
     if state is not None:
         shown[_SORTED[state.order]] += "^" if state.reverse else "v"
-    parts = []
-    for number, (cell, size) in enumerate(zip(shown, _WIDTHS, strict=True)):
+    parts: list[str] = []
+    left = width
+    for number, (cell, size) in enumerate(zip(shown, (-_name_width(width), *_WIDTHS[1:]), strict=True)):
         if number == _ID and width < _WIDE:
             continue
+        left -= abs(size) + bool(parts)
+        if left < 0:  # half a figure would be another one
+            break
         text = cell[: abs(size)]
         parts.append(text.ljust(-size) if size < 0 else text.rjust(size))
     return " ".join(parts)
+
+
+def _name_width(width: int) -> int:
+    """What is left of a wide screen beside the other columns."""
+    usual = -_WIDTHS[0]
+    return max(usual, min(_NAME, usual + width - sum(map(abs, _WIDTHS)) - len(_WIDTHS) + 1))
 
 
 def _containers(state: State, rows: Sequence[Row], width: int, room: int) -> list[Line]:
