@@ -60,6 +60,22 @@ class Unsupported(Error):
     """The kernel, the machine or the user's rights do not allow it."""
 
 
+def printable(text: str) -> str:
+    """Text as one line that a terminal only shows: what it cannot show or would obey is written as `\\x1b`, `\\n`.
+
+    Names of files and processes may hold any byte, and some belong to whom a container shall hold.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":  # a byte that is no UTF-8, as `os.fsdecode` keeps it
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return repr(char)[1:-1]  # not a codec, which would be imported, perhaps inside a container
+
+
 def errno_words(number: int) -> str:
     """`EPERM` and its kin in words: `Operation not permitted (EPERM)`."""
     import errno

@@ -9,6 +9,7 @@ Rule 3: what is said on standard error and cannot be written is lost; the exit c
 from __future__ import annotations
 
 import os
+import select
 import sys
 
 from corten.errors import Error, errno_words
@@ -81,6 +82,10 @@ def write(data: bytes) -> None:
     while data:
         try:
             data = data[os.write(1, data) :]
+        except BlockingIOError:  # whoever shares it with us has made it so
+            room = select.poll()
+            room.register(1, select.POLLOUT)
+            room.poll()
         except OSError as error:
             raise _meaning(error) from None
 

@@ -116,6 +116,27 @@ def test_a_link_where_the_terminal_goes(place: str, root: Path, outside: Path, c
     assert "mistake in corten" not in done.stderr
 
 
+@pytest.mark.parametrize("null", ["absent", "link to proc", "link outside", "file", "other device"])
+def test_a_directory_of_devices_cannot_choose_what_hides_a_path(null: str, root: Path, outside: Path) -> None:
+    """CVE-2025-31133: what is hidden was covered with the container's own /dev/null, a link to a file of /proc/sys."""
+    devices = root.parent / "devices"
+    devices.mkdir()
+    match null:
+        case "link to proc":
+            (devices / "null").symlink_to("/proc/sys/kernel/core_pattern")
+        case "link outside":
+            (devices / "null").symlink_to(outside / "victim")
+        case "file":
+            (devices / "null").write_text("mine\n")
+        case "other device":
+            os.mknod(devices / "null", 0o020666, os.makedev(1, 5))
+    result = corten.run(
+        rootfs=root, argv=["stat", "-c", "%t:%T", "/proc/interrupts", "/proc/timer_list"], writable="throwaway",
+        volumes=[f"{devices}:/dev"], timeout=20,
+    )  # fmt: skip
+    assert str(result.stdout).split() == ["1:3", "1:3"], result.stderr
+
+
 def test_links_in_circles(root: Path, outside: Path) -> None:
     for place in ("proc", "data"):
         _replace(root, place, f"/{place}")

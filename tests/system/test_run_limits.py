@@ -186,8 +186,6 @@ LACKING = [
     (["--cgroup-conf", "memory.nonsense=1"], "memory.nonsense"),
     (["--cpuset-cpus", "999"], "cpuset.cpus"),
     (["--cpuset-mems", "9"], "cpuset.mems"),
-    (["--cpu-period", "10"], "cpu.max" if V2 else "cpu.cfs_period_us"),
-    (["--cpu-quota", "10"], "cpu.max" if V2 else "cpu.cfs_quota_us"),
 ]
 
 
@@ -405,3 +403,10 @@ def test_device_list_of_the_group() -> None:
         rows = set(control(container, "devices.list").splitlines())
     assert "a *:* rwm" not in rows
     assert {"c *:* m", "b *:* m", "c 1:3 rwm", "c 5:0 rwm", "c 136:* rwm"} <= rows
+
+
+@pytest.mark.parametrize("timeout", ["30d", "99999999999d"])
+def test_a_timeout_longer_than_poll_can_wait(timeout: str) -> None:
+    assert run("true", timeout=timeout).exit_code == 0
+    words = [CORTEN, "run", "--timeout", timeout, "--writable", "throwaway", "--rootfs", shared(), "true"]
+    assert subprocess.run(words, timeout=60, check=False).returncode == 0

@@ -122,6 +122,14 @@ def test_ulimits() -> None:
     assert found["Max stack size"] == [str(4 << 20)] * 2
 
 
+@pytest.mark.parametrize("userns", ["host", "private"])
+def test_limits_too_low_for_what_comes_before_the_program(userns: str) -> None:
+    maps = ["0:100000:65536"] if userns == "private" else None
+    limits = ["nofile=10", "fsize=0"] if userns == "host" else ["nofile=64"]
+    shown = sh("ulimit -n; ulimit -f", ulimits=limits, uidmap=maps, gidmap=maps).split()
+    assert shown == (["10", "0"] if userns == "host" else ["64", "unlimited"])
+
+
 def test_ulimit_above_what_may_be_given() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     assert "CAP_SYS_RESOURCE" not in capabilities.effective(), "this test is about a machine without it"

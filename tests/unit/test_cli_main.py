@@ -30,6 +30,7 @@ def corten_command(*words: str, **more: str) -> subprocess.CompletedProcess[str]
         ("frobnicate", "unknown command frobnicate: see 'corten --help'"),
         ("--vesrion", "unknown option --vesrion: did you mean --version?"),
         ("run --memroy 1 host", "unknown option --memroy: did you mean --memory?"),
+        ("run --bogus host", "unknown option --bogus: 'corten run --help' lists the options"),
         ("run --memory", "--memory requires an argument"),
         ("run -m 12q host true", "-m: '12q' is not a size: use a number with b, k, m, g or t"),
         ("run -d host true", "-d: not available yet: run it in the background of the shell, or from Python"),

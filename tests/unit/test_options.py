@@ -102,7 +102,7 @@ def test_every_option_is_in_each_of_the_four_tables() -> None:
         ("-m 1g --memory-swap 512m", "memory-swap: is memory and swap together, so at least memory"),
         ("-m 1g --memory-reservation 2g", "memory-reservation: is above the memory limit"),
         ("--oom-kill-disable", "oom-kill-disable: needs a memory limit, or the host could hang"),
-        ("--cpus 1 --cpu-quota 5", "cpus: says the same as cpu-quota and cpu-period: give one or the other"),
+        ("--cpus 1 --cpu-quota 5000", "cpus: says the same as cpu-quota and cpu-period: give one or the other"),
         ("--cpuset-cpus 3-1", "--cpuset-cpus: '3-1' is no list of numbers such as 0-3,7"),
         ("--memory-swappiness 101", "--memory-swappiness: 101 is out of range: it must be between -1 and 100"),
         ("--blkio-weight 5", "--blkio-weight: 5 is out of range: it must be between 10 and 1000"),
@@ -137,7 +137,7 @@ def test_every_option_is_in_each_of_the_four_tables() -> None:
         ("--rootfs /etc/passwd", "--rootfs: /etc/passwd: is not a directory"),
         ("--writable somewhere", "--writable: 'somewhere': use throwaway, tmpfs, direct, or a directory such as"),
         ("--shm-size 1m --ipc host", "shm-size: /dev/shm is the host's with ipc host"),
-        ("--stop-signal NOPE", "--stop-signal: 'NOPE' is no signal: use a name such as TERM or a number up to 64"),
+        ("--stop-signal NOPE", "--stop-signal: 'NOPE' is not a signal: use a name like TERM or a number from 1 to 64"),
         ("--rdma mlx:handle=1", "--rdma: 'mlx:handle=1': write DEVICE:handles=NUMBER,objects=NUMBER"),
         ("-v /nope:/x", "-v: /nope: no such file or directory"),
         ("--volume data:/x", "--volume: 'data' would be a named volume, and there are none yet: for a directory"),
@@ -198,6 +198,8 @@ def test_files_of_variables(tmp_path: Path) -> None:
     file.write_text("A=1\nB C=2\n")
     with pytest.raises(InvalidInput, match=r"line 2: 'B C' is no name of a variable"):
         typed("--env-file", str(file))
+    file.write_text("A=1\u20282\f3\n", encoding="utf-8")
+    assert typed("--env-file", str(file)).env == (("A", "1\u20282\f3"),)
 
 
 def test_zero_and_minus_one_mean_no_limit() -> None:
@@ -248,6 +250,7 @@ def test_rootfs_takes_the_place_of_the_image(tmp_path: Path) -> None:
 
 def test_signals_have_names_and_numbers() -> None:
     assert typed("--stop-signal", "SIGINT").stop_signal == typed("--stop-signal", "2").stop_signal == 2
+    assert typed("--stop-signal", "SIGRTMIN+3").stop_signal == 37  # what systemd as an init wants
 
 
 def test_entrypoint() -> None:

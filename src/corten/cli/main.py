@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from corten.errors import Error
+from corten.errors import Error, errno_words, printable
 from corten.output import OutputError, prepare
 
 TYPE_CHECKING = False
@@ -55,7 +55,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("CORTEN_DEBUG"):
             raise
-        return _fail(_unexpected(error), Error.exit_code)
+        return _fail(_shortage(error) or _unexpected(error), Error.exit_code)
     return code
 
 
@@ -125,6 +125,28 @@ def _unknown(name: str) -> Error:
     return UsageError(f"unknown {kind} {name}: " + (f"did you mean {near[0]}?" if near else "see 'corten --help'"))
 
 
+# What the machine can lack at any place: no mistake of ours.
+_SHORTAGES = {
+    "EMFILE": "this process may open no more files: raise its limit (ulimit -n)",
+    "ENFILE": "the machine has no more files to open: raise the sysctl fs.file-max",
+    "ENOSPC": "free some space",
+    "EDQUOT": "free some space, or ask for a larger quota",
+    "ENOMEM": "free some memory",
+    "EIO": "the device does not answer: see dmesg",
+}
+
+
+def _shortage(error: Exception) -> str:
+    import errno
+
+    number = error.errno if isinstance(error, OSError) else None
+    advice = _SHORTAGES.get(errno.errorcode.get(number or 0, ""))
+    if number is None or advice is None:
+        return ""
+    what = error.filename  # type: ignore[attr-defined]
+    return f"{what}: {errno_words(number)}: {advice}" if what else f"{errno_words(number)}: {advice}"
+
+
 def _unexpected(error: Exception) -> str:
     words = " ".join(f"{type(error).__name__}: {error}".split())
     at = error.__traceback__
@@ -140,7 +162,7 @@ def _fail(words: str, code: int) -> int:
     except (OSError, OutputError):
         pass
     try:
-        sys.stderr.write(f"corten: {words}\n")
+        sys.stderr.write(f"corten: {printable(words)}\n")
         sys.stderr.flush()
     except OSError:
         pass  # nobody is there to read it; the exit code still says so

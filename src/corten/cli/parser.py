@@ -185,7 +185,9 @@ class _Parser:
         if name.startswith("-") and not name.startswith("--") and "-" + name in known:
             near = ["-" + name]
         else:
-            near = difflib.get_close_matches(name, known, 1, 0.6) if len(name) > 2 else []
+            bare = {key.lstrip("-"): key for key in known if len(key) > 2}  # dashes would make all of them alike
+            found = difflib.get_close_matches(name.lstrip("-"), bare, 1, 0.6) if len(name) > 2 else []
+            near = [bare[key] for key in found]
         advice = f"did you mean {near[0]}?" if near else f"'{self.command.name} --help' lists the options"
         return f"unknown option {name}: {advice}"
 

@@ -72,7 +72,7 @@ GROUPS = (
             _row("--net-class", "NUMBER", "Class of its packets for tc(8) (cgroup v1 only)"),
             _row("--net-priority", "INTERFACE=NUMBER", "Priority of its packets (cgroup v1 only)"),
             _row("--cgroup-conf", "FILE=VALUE", "Write any file of cgroup v2, such as memory.high=100M"),
-            _row("--cgroup-parent", "PATH", "The control group to make its group in"),
+            _row("--cgroup-parent", "PATH", "The control group to make its group in; made if missing, and kept"),
             _row("--best-effort", "", "Go on without limits that cannot be applied, and say which"),
         ),
     ),

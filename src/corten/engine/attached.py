@@ -14,7 +14,7 @@ from corten.engine import home
 from corten.engine.options import RunOptions
 from corten.engine.prepare import Prepared, prepare
 from corten.engine.result import Result, account_line, error_of, result_of
-from corten.errors import Error
+from corten.errors import Error, printable
 from corten.linux import signals
 from corten.linux.signals import Mask
 from corten.runtime import channel
@@ -63,9 +63,9 @@ def run_attached(
         for fd in opened:
             os.close(fd)
     if summary:
-        output.remark(f"corten: {account_line(result, options)}")
+        output.remark(f"corten: {printable(account_line(result, options))}")
     elif result.ended_by_limit():
-        output.remark(f"corten: {result.reason}")
+        output.remark(f"corten: {printable(result.reason)}")
     return result.exit_code
 
 

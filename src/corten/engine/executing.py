@@ -87,8 +87,6 @@ def _launch(
     profile = (config.get("linux") or {}).get("seccomp")
     sealed = profile is None or bundles.allows(profile, "execveat")
     stage = Stage()
-    if any(isinstance(step, identity.LimitResource) for step in plan.inside):
-        import resource  # noqa: F401 - the child, which needs it, cannot import any more
     stage.root = -1
     initial = settled.exec_cpu_affinity.initial if settled.exec_cpu_affinity else ""
     if initial:

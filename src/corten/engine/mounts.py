@@ -223,6 +223,8 @@ def id_maps(label: str, text: str) -> tuple[tuple[IdMapping, ...], tuple[IdMappi
 
 
 def _source(label: str, path: str) -> str:
+    if not path:
+        raise InvalidInput(f"{label}: it says not what to show: write SRC:DST")
     if not path.startswith("/") and path.partition("/")[0] not in (".", ".."):
         raise InvalidInput(
             f"{label}: {path!r} would be a named volume, and there are none yet: for a directory write ./{path}"

@@ -210,6 +210,15 @@ def pair(label: str, text: str) -> tuple[str, str]:
     return key, value
 
 
+def group_file(label: str, text: str) -> tuple[str, str]:
+    """`memory.high=100M`: a file of a v2 group and what is written to it."""
+    file, value = pair(label, text)
+    controller, dot, name = file.partition(".")
+    if not controller or not dot or not name or "/" in file:
+        raise InvalidInput(f"{label}: {file!r} is no file of a control group: write its name, such as memory.high=100M")
+    return file, value
+
+
 def priority(label: str, text: str) -> tuple[str, int]:
     """`eth0=5`: the priority of a network interface."""
     name, value = pair(label, text)
@@ -220,7 +229,7 @@ def number(label: str, text: str | int) -> int:
     """A 32-bit number, decimal or hexadecimal with 0x (class identifiers of net_cls are written so)."""
     digits = text.lower().removeprefix("0x") if isinstance(text, str) else ""
     if digits and digits != str(text) and not set(digits) - set("0123456789abcdef"):
-        return int(digits, 16)
+        text = int(digits, 16)
     return whole(label, text, 0, 2**32 - 1)
 
 
@@ -247,7 +256,7 @@ def environment_file(label: str, path: str) -> tuple[tuple[str, str], ...]:
     """Variables of a file with lines `KEY=VALUE` or `KEY`; lines that begin with # are comments. Quotes are kept."""
     try:
         with open(path, encoding="utf-8-sig") as file:
-            lines = file.read().splitlines()
+            lines = file.read().split("\n")  # not splitlines: a value may hold a form feed or U+2028
     except OSError as error:
         raise InvalidInput(f"{label}: {path}: {os.strerror(error.errno or 0).lower()}") from None
     except UnicodeDecodeError:
@@ -290,7 +299,8 @@ def count_cpus(label: str, text: str) -> int:
     named: set[int] = set()
     for part in text.split(","):
         low, dash, high = part.strip().partition("-")
-        if not low.isdigit() or (dash and not high.isdigit()) or (dash and int(high) < int(low)):
+        numbers = (low, high) if dash else (low,)
+        if not all(one.isascii() and one.isdigit() for one in numbers) or int(numbers[-1]) < int(low):
             raise InvalidInput(f"{label}: {text!r} is no list of numbers such as 0-3,7")
         if int(high or low) > 65535:
             raise InvalidInput(f"{label}: {part.strip()} is beyond any machine")
@@ -314,13 +324,12 @@ def signal_number(label: str, text: str | int) -> int:
     """A signal from its number or its name, with or without SIG."""
     if isinstance(text, int) or text.isdigit():
         return whole(label, text, 1, 64)
-    import signal  # 5 ms, and only with --stop-signal NAME
+    from corten.linux import signals  # with ctypes, which a look at the options alone does not need
 
-    name = text.upper().removeprefix("SIG")
-    found = getattr(signal, f"SIG{name}", None)
-    if not isinstance(found, int) or "_" in name:
-        raise InvalidInput(f"{label}: {text!r} is no signal: use a name such as TERM or a number up to 64")
-    return int(found)
+    try:
+        return signals.parse(text)
+    except InvalidInput as error:
+        raise InvalidInput(f"{label}: {error}") from None
 
 
 def oom_score(label: str, text: str | int) -> int:

@@ -228,7 +228,24 @@ def _cpus(label: str, value: Any) -> float | None:
 
 
 def _cpu_shares(label: str, value: Any) -> int | None:
-    return whole(label, value, 0, 262144) or None
+    number = whole(label, value, 0, 262144)
+    if number == 1:
+        raise InvalidInput(f"{label}: 1 is out of range: it must be between 2 and 262144, or 0 for the usual weight")
+    return number or None
+
+
+def _cpu_quota(label: str, value: Any) -> int | None:
+    number = whole(label, value, -1)
+    if 0 < number < 1000:
+        raise InvalidInput(f"{label}: {number} is out of range: it must be 1000 or more, or -1 for no limit")
+    return number or None
+
+
+def _cpu_period(label: str, value: Any) -> int | None:
+    number = whole(label, value, 0, 1_000_000)
+    if 0 < number < 1000:
+        raise InvalidInput(f"{label}: {number} is out of range: it must be between 1000 and 1000000")
+    return number or None
 
 
 def _pids(label: str, value: Any) -> int | None:
@@ -281,7 +298,8 @@ def _name(label: str, value: Any) -> str:
 
 def _host(label: str, value: Any) -> str:
     text = _text(label, value)
-    if len(text.encode()) > 64 or any(c.isspace() or c == "/" for c in text):
+    bad = not text.isprintable() or any(c in " /" for c in text)  # it becomes a line of /etc/hosts
+    if bad or len(text.encode()) > 64:
         raise InvalidInput(f"{label}: {text!r}: a name has at most 64 bytes, and no spaces or slashes (sethostname(2))")
     return text
 
@@ -290,6 +308,13 @@ def _workdir(label: str, value: Any) -> str:
     text = _text(label, value)
     if not text.startswith("/"):
         raise InvalidInput(f"{label}: {text!r} is not absolute: it is a directory in the container")
+    return text
+
+
+def _cgroup_parent(label: str, value: Any) -> str:
+    text = _text(label, value)
+    if any(part in (".", "..") for part in text.split("/")) or not text.isprintable():
+        raise InvalidInput(f"{label}: {text!r} is no path of a control group: write one such as /jobs/mine")
     return text
 
 
@@ -319,7 +344,8 @@ def security(label: str, text: str) -> tuple[str, Any]:
         if value in ("default", "unconfined"):
             return "seccomp", value
         if not os.path.isfile(value):
-            raise InvalidInput(f"{label}: seccomp profile {value}: no such file")
+            why = "is not a file" if os.path.exists(value) else "no such file"
+            raise InvalidInput(f"{label}: seccomp profile {value}: {why}")
         return "seccomp", os.path.abspath(value)
     if key in ("mask", "unmask") and value:
         paths = tuple(value.split(":"))
@@ -349,6 +375,12 @@ def _ipc(label: str, value: Any) -> str:
     return "private" if value == "shareable" else namespace(label, _text(label, value), ("private", "host"))
 
 
+def _mount(label: str, text: str) -> MountOption:
+    """Python's `mounts` takes both ways of writing them; `--mount` takes its own."""
+    either = mounts.mount if label.startswith("-") or "=" in text.partition(",")[0] else mounts.volume
+    return either(label, text)
+
+
 ONE: dict[str, Callable[[str, Any], Any]] = {
     "entrypoint": _entrypoint,
     "name": _name,
@@ -363,8 +395,8 @@ ONE: dict[str, Callable[[str, Any], Any]] = {
     "oom_kill_disable": switch,
     "cpus": _cpus,
     "cpu_shares": _cpu_shares,
-    "cpu_quota": count,
-    "cpu_period": option_values.microseconds,
+    "cpu_quota": _cpu_quota,
+    "cpu_period": _cpu_period,
     "cpu_burst": option_values.microseconds,
     "cpu_idle": switch,
     "cpu_rt_runtime": count,
@@ -374,7 +406,7 @@ ONE: dict[str, Callable[[str, Any], Any]] = {
     "pids": _pids,
     "blkio_weight": option_values.weight,
     "net_class": option_values.number,
-    "cgroup_parent": _text,
+    "cgroup_parent": _cgroup_parent,
     "best_effort": switch,
     "timeout": _timeout,
     "workdir": _workdir,
@@ -401,7 +433,7 @@ ONE: dict[str, Callable[[str, Any], Any]] = {
 """Options given once."""
 
 MANY: dict[str, Callable[[str, Any], Any]] = {
-    "mounts": lambda label, text: (mounts.mount if "=" in text.partition(",")[0] else mounts.volume)(label, text),
+    "mounts": _mount,
     "volumes": mounts.volume,
     "tmpfs": mounts.tmpfs,
     "env": option_values.environment,
@@ -414,7 +446,7 @@ MANY: dict[str, Callable[[str, Any], Any]] = {
     "hugetlb": option_values.hugetlb,
     "rdma": option_values.rdma,
     "net_priority": option_values.priority,
-    "cgroup_conf": option_values.pair,
+    "cgroup_conf": option_values.group_file,
     "ulimits": option_values.ulimit,
     "group_add": _text,
     "cap_add": _text,
@@ -436,6 +468,8 @@ def _consistent(o: RunOptions) -> None:
     """Refuse options that contradict each other."""
     if bool(o.image) == bool(o.rootfs):
         raise InvalidInput("give either an image or a rootfs" + (", not both" if o.image else ""))
+    if o.platform and (o.rootfs or o.image == "host"):
+        raise InvalidInput(f"platform: {o.rootfs or o.image} cannot be had for another: give the name of an image")
     _consistent_limits(o)
     conflicts = (
         (o.hostname and o.uts != "private", f"hostname: the host name belongs to uts {o.uts}, not to the container"),

@@ -53,6 +53,8 @@ class Relay:
         if self.stdin_open and 0 in ready:
             try:
                 data = os.read(0, _CHUNK)
+            except BlockingIOError:  # whoever shares it with us has made it so, and was faster
+                return
             except OSError:  # closed, or a terminal that has gone
                 data = b""
             if not data:

@@ -19,6 +19,7 @@ from corten.images.sources import Bind, RootSource
 from corten.linux import capabilities
 from corten.linux.capabilities import Sets
 from corten.linux.idmap import IdMapping, to_host
+from corten.linux.process import limit_words
 from corten.runtime import defaults
 from corten.runtime.spec import Device, Linux, Mount, Namespace, Process, Rlimit, Root, Spec, TimeOffset, User
 
@@ -186,8 +187,8 @@ def _rlimits(options: RunOptions, facts: HostFacts) -> tuple[Rlimit, ...]:
         most = highest.get(limit.name)
         if most is not None and limit.hard > most:
             raise InvalidInput(
-                f"--ulimit {limit.name}={limit.soft}:{limit.hard}: this process's own hard limit is {most}, and only "
-                "CAP_SYS_RESOURCE may raise it"
+                f"--ulimit {limit.name}={limit_words(limit.soft)}:{limit_words(limit.hard)}: this process's own hard "
+                f"limit is {most}, and only CAP_SYS_RESOURCE may raise it"
             )
         kind = f"RLIMIT_{limit.name.upper()}"
         limits[kind] = Rlimit(kind, limit.hard, limit.soft)

@@ -40,10 +40,12 @@ def resolve_user(user: str, passwd: str, group: str, group_add: Sequence[str] = 
         found = Identity(number, 0, home="/root" if number == 0 else "/")
     gid = _group(which, group, label) if colon and which else found.gid
     groups = [] if colon and which else _memberships(found.name, group)
-    groups += [_group(name, group, "--group-add") for name in group_add]
-    for number in (found.uid, gid, *groups):
-        if not 0 <= number <= _LARGEST:
-            raise InvalidInput(f"{label}: the id {number} is beyond the largest, {_LARGEST}")
+    added = [_group(name, group, "--group-add") for name in group_add]
+    for option, numbers in ((label, (found.uid, gid, *groups)), ("--group-add", added)):
+        for number in numbers:
+            if not 0 <= number <= _LARGEST:
+                raise InvalidInput(f"{option}: the id {number} is beyond the largest, {_LARGEST}")
+    groups += added
     return found.replace(gid=gid, groups=tuple(dict.fromkeys(groups)))
 
 

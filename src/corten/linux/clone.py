@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-from corten.linux import syscalls
+from corten.linux import signals, syscalls
 from corten.records import Record
 
 # kind as OCI names it: (clone flag, file below /proc/PID/ns), in the order in which they can be joined: the user
@@ -46,6 +46,9 @@ def clone3(flags: int, cgroup_fd: int | None = None) -> Clone:
 
     Handlers are reset to their defaults in the child; ignored signals stay ignored. The pidfd is close-on-exec.
     """
+    if signals.CHLD in signals.ignored():
+        # Whoever started us has it so (`trap '' CHLD`, some daemons): the kernel would then throw away how it ended.
+        signals.heed_children()
     pidfd = ctypes.c_int(-1)
     flags |= _CLONE_PIDFD | _CLONE_CLEAR_SIGHAND
     if cgroup_fd is not None:

@@ -76,22 +76,34 @@ def set_identity(uid: int, gid: int, groups: tuple[int, ...] | None) -> None:
     os.setresuid(uid, uid, uid)
 
 
+# In the order of their numbers (asm-generic/resource.h). The module `resource` would be one more to load by a child
+# that has left the host's files behind.
+_LIMITS = (
+    "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_DATA", "RLIMIT_STACK", "RLIMIT_CORE", "RLIMIT_RSS", "RLIMIT_NPROC",
+    "RLIMIT_NOFILE", "RLIMIT_MEMLOCK", "RLIMIT_AS", "RLIMIT_LOCKS", "RLIMIT_SIGPENDING", "RLIMIT_MSGQUEUE",
+    "RLIMIT_NICE", "RLIMIT_RTPRIO", "RLIMIT_RTTIME",
+)  # fmt: skip
+INFINITE = 2**64 - 1
+
+
+def limit_words(value: int) -> str:
+    """A resource limit as people write it: `unlimited`, or its number."""
+    return "unlimited" if value >= INFINITE else str(value)
+
+
 def set_limit(kind: str, soft: int, hard: int) -> None:
     """Set a resource limit named as OCI names it (`RLIMIT_NOFILE`); values are unsigned, 2**64-1 is infinite."""
-    import resource
-
-    number = getattr(resource, kind, None)
-    if not isinstance(number, int) or not kind.startswith("RLIMIT_"):
+    if kind not in _LIMITS:
         raise InvalidInput(f"{kind}: no such resource limit")
-    infinite = (1 << 64) - 1
-    pair = tuple(resource.RLIM_INFINITY if value >= infinite else value for value in (soft, hard))
+    number = _LIMITS.index(kind)
     try:
-        resource.setrlimit(number, pair)  # type: ignore[arg-type]
-    except (PermissionError, ValueError) as error:
-        now = resource.getrlimit(number)[1]
+        syscalls.call("prlimit64", 0, number, syscalls.words(soft, hard), None)
+    except OSError as error:
+        now = syscalls.words(0, 0)
+        syscalls.call("prlimit64", 0, number, None, now)
         raise Unsupported(
-            f"{kind}: cannot set {soft}:{hard} ({error}): the hard limit here is {now}, "
-            "and raising it needs CAP_SYS_RESOURCE"
+            f"{kind}: cannot set {limit_words(soft)}:{limit_words(hard)} ({error.strerror}): the hard limit here is "
+            f"{limit_words(now[1])}, and raising it needs CAP_SYS_RESOURCE"
         ) from None
 
 

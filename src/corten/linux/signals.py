@@ -114,6 +114,13 @@ def ignored() -> tuple[int, ...]:
 _ignored: tuple[int, ...] = ()
 
 
+def heed_children() -> None:
+    """Stop ignoring SIGCHLD, so that the end of a child is told and can be waited for."""
+    global _ignored  # noqa: PLW0603 - what is no longer so
+    syscalls.call("rt_sigaction", CHLD, syscalls.words(0, 0, 0, 0), None, 8)
+    _ignored = tuple(number for number in ignored() if number != CHLD)
+
+
 def reset_ignored() -> None:
     """Undo what is ignored: programs of a container expect the defaults."""
     default = syscalls.words(0, 0, 0, 0)

@@ -40,6 +40,7 @@ _NUMBERS = {
     "pidfd_send_signal": (424, 424),
     "pivot_root": (155, 41),
     "prctl": (157, 167),
+    "prlimit64": (302, 261),
     "rt_sigaction": (13, 134),
     "rt_sigprocmask": (14, 135),
     "sched_setattr": (314, 274),

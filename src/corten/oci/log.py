@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from corten.engine.oci_state import timestamp
-from corten.errors import CommandNotFound, CommandNotRunnable, Error
+from corten.errors import CommandNotFound, CommandNotRunnable, Error, printable
 from corten.json_text import dumps
 
 TYPE_CHECKING = False
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 def report(settings: Settings, level: str, message: str) -> None:
     """Write one line to the log, or to stderr where there is none."""
+    message = printable(message)
     line = f"corten-oci: {message}\n" if level == "error" else f"corten-oci: {level}: {message}\n"
     if settings.log:
         entry = {"level": level, "msg": message, "time": timestamp()}
@@ -35,7 +36,7 @@ def report(settings: Settings, level: str, message: str) -> None:
             if level != "error":
                 return
     try:
-        os.write(2, line.encode(errors="replace"))
+        os.write(2, line.encode())
     except OSError:
         pass  # nobody is there to read it; the exit code still says so
 

@@ -8,6 +8,7 @@ Rule 3: without an init, end of file after Started means that exec succeeded.
 
 from __future__ import annotations
 
+from corten.errors import printable
 from corten.records import Record
 
 TYPE_CHECKING = False
@@ -55,8 +56,8 @@ _NUMBERS = {"errno", "pid", "status"}
 
 def encode(message: Record) -> bytes:
     """A message as bytes."""
-    values = [str(message.__dict__[name]).replace("\0", " ") for name in message._fields]
-    return "\0".join([type(message).__name__, *values]).encode(errors="replace")[:60000]
+    values = [printable(str(message.__dict__[name])) for name in message._fields]
+    return "\0".join([type(message).__name__, *values]).encode()[:60000]
 
 
 def decode(data: bytes) -> Record | None:

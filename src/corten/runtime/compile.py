@@ -106,7 +106,12 @@ def compile_plan(spec: Spec, setting: Setting) -> Plan:
     # What is made new belongs to the user namespace that its maker is in; a PID namespace is only for later children.
     by_clone = setting.detached or any(kind in ("user", "pid") for kind, _ in joined)
     early, rest = _fill_root(spec, process, linux, setting, in_userns)
-    first = (*_enter(process, linux, setting, new, joined, by_clone), *early, *_name_and_tune(spec, linux, new))
+    limits = [identity.LimitResource(limit.type, limit.soft, limit.hard) for limit in process.rlimits]
+    # Five files, or files of no bytes, may be enough for the program, but not for what is done before it: limits come
+    # last. Only: root may raise hard ones, and has lost that right once inside of another user namespace.
+    limits_first = setting.privileged and in_userns
+    entering = _enter(process, linux, setting, new, joined, by_clone, limits if limits_first else [])
+    first = (*entering, *early, *_name_and_tune(spec, linux, new))
     inside = (
         *first,
         *rest,
@@ -116,6 +121,8 @@ def compile_plan(spec: Spec, setting: Setting) -> Plan:
         *((namespaces.ShareNamespaces(tuple(space.type for space in linux.namespaces)),) if setting.held else ()),
     )
     rights, payload = _give_up_rights(process, linux, setting)
+    if not limits_first:
+        rights = (*limits, *rights)
     search = next((entry[5:] for entry in process.env if entry.startswith("PATH=")), DEFAULT_SEARCH)
     # Root's launcher opens what is mounted from the host: the child, in another user namespace, has no rights there.
     opening = tuple(step for step in inside if isinstance(step, (mounting.OpenTree, root.OpenLayers)))
@@ -189,15 +196,16 @@ def _enter(
     new: tuple[str, ...],
     joined: tuple[tuple[str, str], ...],
     by_clone: bool,
+    limits: list[identity.LimitResource],
 ) -> list[Step]:
-    """From the host's world into the new one. by_clone: what is joined is joined already."""
+    """From the host's world into the new one. by_clone: what is joined is joined already; limits: set here already."""
     steps: list[Step] = []
     if setting.group:
         # With the launcher's rights, and before the cgroup namespace, whose root is the group joined here.
         steps.append(groups.JoinGroup(setting.group))
     if process.oom_score_adj is not None:
         steps.append(identity.OomScore(process.oom_score_adj))
-    steps += [identity.LimitResource(limit.type, limit.soft, limit.hard) for limit in process.rlimits]
+    steps += limits
     if "time" in new and linux.time_offsets:
         offsets = tuple((clock, offset.secs, offset.nanosecs) for clock, offset in linux.time_offsets.items())
         steps.append(namespaces.TimeOffsets(offsets))

@@ -258,10 +258,11 @@ def _reap(program: int) -> channel.Ended | None:
 
 def _name_of(pid: int) -> str:
     try:
-        with open(f"/proc/{pid}/comm") as file:
-            return file.read().strip()
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            name = file.read().removesuffix(b"\n")
     except OSError:
         return ""
+    return name.decode(errors="surrogateescape")  # any bytes: the process names itself
 
 
 def _end_descendants() -> None:

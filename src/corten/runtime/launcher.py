@@ -162,7 +162,9 @@ class Launch:
 
     def patience(self) -> int | None:
         """Milliseconds until the deadline, for poll; None without one."""
-        return None if self.deadline is None else max(0, int((self.deadline - time.monotonic()) * 1000) + 1)
+        if self.deadline is None:
+            return None
+        return min(max(0, int((self.deadline - time.monotonic()) * 1000) + 1), _LONGEST)
 
     def expire_if_due(self) -> None:
         """Once the deadline has passed: end everything and note why."""
@@ -230,6 +232,7 @@ class Launch:
         self._stage.release()
 
 
+_LONGEST = 2**31 - 1  # what poll takes, 24 days: then it is asked again
 _area: list[tuple[int, int]] = []
 
 

@@ -112,6 +112,8 @@ def _check_not_below(directory: str, write: Write) -> None:
 def _hint(directory: str, write: Write, error: int) -> str:
     if error == errno.EBUSY and write.controller == "memory":
         return f"the group already uses {number(f'{directory}/memory.usage_in_bytes')} bytes"
+    if error == errno.ERANGE and write.controller == "cpuset":
+        return f"this machine has no such {'CPU' if write.file.endswith('cpus') else 'memory node'}"
     if error == errno.EINVAL and write.file == "memory.limit_in_bytes":
         return "it must not be above memory.memsw.limit_in_bytes: raise memory.swap with it"
     if error == errno.EINVAL and write.file == "memory.memsw.limit_in_bytes":

@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from corten.linux import mounts, paths
 from corten.runtime.step import Stage, Step
+
+_NULL = os.makedev(1, 3)
+
+
+def _null(stage: Stage) -> int:
+    """The null device, looked at before it is used: where /dev is a directory of the user's, its `null` may be missing,
+    or a link to a file of /proc that would then lie open (CVE-2025-31133). Then the host's own is taken."""
+    try:
+        null = paths.open_in_root(stage.root, "/dev/null", os.O_PATH)
+    except OSError:
+        return os.open("/dev/null", os.O_PATH | os.O_CLOEXEC)
+    about = os.fstat(null)
+    if stat.S_ISCHR(about.st_mode) and about.st_rdev == _NULL:
+        return null
+    os.close(null)
+    return os.open("/dev/null", os.O_PATH | os.O_CLOEXEC)
 
 
 class Hide(Step):
@@ -22,7 +39,7 @@ class Hide(Step):
             if paths.is_directory(place):
                 self._hide_directory(stage, place)
             else:
-                null = paths.open_in_root(stage.root, "/dev/null", os.O_PATH)
+                null = _null(stage)
                 tree = mounts.open_tree("", at=null)
                 os.close(null)
                 mounts.attach(tree, place)

@@ -6,6 +6,7 @@ import fcntl
 import os
 from _socket import AF_INET, SOCK_DGRAM
 
+from corten.errors import KernelError
 from corten.linux import capabilities, mounts, paths, process, seccomp, sockets, syscalls, terminal
 from corten.linux.capabilities import Sets
 from corten.runtime.step import Stage, Step
@@ -63,8 +64,11 @@ class Sysctl(Step):
     value: str
 
     def run(self, stage: Stage) -> None:
-        with open(f"/proc/sys/{self.key}", "w") as file:
-            file.write(self.value)
+        try:
+            with open(f"/proc/sys/{self.key}", "w") as file:
+                file.write(self.value)
+        except FileNotFoundError as error:
+            raise KernelError(self.describe(), error.errno or 0, "this kernel has no such parameter") from None
 
     def describe(self) -> str:
         return f"sysctl {self.key} = {self.value}"
@@ -76,7 +80,11 @@ class OomScore(Step):
     value: int
 
     def run(self, stage: Stage) -> None:
-        process.set_oom_score(self.value)
+        try:
+            process.set_oom_score(self.value)
+        except PermissionError as error:
+            hint = "a lower score than that of whoever starts it needs CAP_SYS_RESOURCE"
+            raise KernelError(self.describe(), error.errno or 0, hint) from None
 
     def describe(self) -> str:
         return f"oom_score_adj = {self.value}"
@@ -93,7 +101,7 @@ class LimitResource(Step):
         process.set_limit(self.kind, self.soft, self.hard)
 
     def describe(self) -> str:
-        return f"{self.kind} = {self.soft}:{self.hard}"
+        return f"{self.kind} = {process.limit_words(self.soft)}:{process.limit_words(self.hard)}"
 
 
 class NewKeyring(Step):

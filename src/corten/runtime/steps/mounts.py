@@ -60,7 +60,11 @@ class Mount(Step):
         fd = self._make(stage)
         try:
             wants_directory = paths.is_directory(fd)
-            target = _place(stage.root, self.target, wants_directory)
+            try:
+                target = _place(stage.root, self.target, wants_directory)
+            except NotADirectoryError as error:
+                hint = f"{self.source} is a directory, and there is a file in its place or on the way"
+                raise KernelError(self.describe(), error.errno or 0, hint if self.options.bind else "") from None
             try:
                 if not wants_directory and paths.is_directory(target):
                     raise KernelError(self.describe(), errno.EISDIR, f"{self.source} is a file: name one inside")

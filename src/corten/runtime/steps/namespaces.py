@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
+from corten.errors import KernelError
 from corten.linux import clone, sockets
 from corten.runtime import channel
 from corten.runtime.step import Stage, Step
@@ -32,7 +34,12 @@ class JoinNamespace(Step):
         fd = stage.trees.pop(f"ns:{self.kind}", -1)
         if fd < 0:
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        clone.join(fd, self.kind)
+        try:
+            clone.join(fd, self.kind)
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise KernelError(self.describe(), error.errno, f"it is not a {self.kind} namespace") from None
+            raise
         os.close(fd)
 
     def describe(self) -> str:
