@@ -56,7 +56,7 @@ class _Task(Call):
 
     def _pack(self) -> None:
         assert self._contents is not None
-        self.parcel = wire.Parcel(b"C", self.number, *self._contents)
+        self.parcel = wire.Parcel(b"C", self.number, *self._contents, self._lane.files)
         self._contents = None
 
     def begin(self) -> bool:

@@ -171,7 +171,7 @@ def start(
     options = lane.options
     payload, buffers, by_value = pack_arguments(function.name, function.key, args, kwargs)
     call = Call(lane, function, None, call_options(options, generator))
-    call.parcel = wire.Parcel(b"C", call.number, payload, buffers)
+    call.parcel = wire.Parcel(b"C", call.number, payload, buffers, lane.files)
     call.by_value = by_value
     lane.submit(call)
     return call

@@ -17,6 +17,7 @@ from corten.compute.call import Call
 from corten.compute.capacity import total_memory
 from corten.compute.ledger import LEDGER
 from corten.compute.limits import Limits
+from corten.compute.memory_files import OURS, Shelf
 from corten.compute.worker import Kind, Worker
 from corten.compute.zygotes import Zygote
 from corten.errors import Cancelled, Error, InvalidInput, OutOfMemory
@@ -93,12 +94,16 @@ class Lane:
         self._braked = ""
         self._looking = False
         self._limits = Limits(loop, options, self.note)
+        self.files = Shelf(self._after) if options.reuse else OURS
 
     # --- from any thread
 
     def post(self, work: Callable[[], object]) -> None:
         """Have it done in the loop's thread."""
         self._loop.post(work)
+
+    def _after(self, seconds: float, work: Callable[[], None]) -> None:
+        self._loop.post(lambda: self._loop.after(seconds, work))
 
     def ask(self, work: Callable[[], object]) -> object:
         """Have it done in the loop's thread, and wait."""
@@ -260,6 +265,9 @@ class Lane:
                 worker.end()
             return
         try:
+            if message.kind == b"W":
+                worker.lend_file(call.number)
+                return
             if message.kind == b"Y":
                 if not call.take_item(self._loaded(message)) and call.options.generator:
                     worker.pause_reading(True)
@@ -480,6 +488,7 @@ class Lane:
             worker.retired = True
             worker.end()
         self._ready.clear()
+        self.files.close()
 
     def empty(self) -> bool:
         """Whether nothing of it is left."""

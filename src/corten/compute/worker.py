@@ -16,6 +16,7 @@ import os
 import socket
 
 from corten.compute.inside import wire
+from corten.compute.memory_files import WorkersFiles
 from corten.engine.container import DEVNULL, Container
 from corten.engine.result import Result, result_of
 from corten.errors import Error
@@ -77,6 +78,7 @@ class Worker:
         self._loop, self._listener = loop, listener
         self._socket: socket.socket | None = None
         self._streams: list[int] = []
+        self._files = WorkersFiles()
         self.container.begin((DEVNULL, DEVNULL, DEVNULL))
         loop.watch(self.container.fileno(), self._on_report)
 
@@ -145,7 +147,7 @@ class Worker:
     def _on_message(self) -> None:
         assert self._socket is not None
         try:
-            message = wire.receive(self._socket, socket.MSG_DONTWAIT)
+            message = wire.receive(self._socket, socket.MSG_DONTWAIT, self._files)
         except (BlockingIOError, ConnectionResetError):
             return  # reset: it ended with something unread; what it had sent before, and its end, are read next
         except (OSError, wire.Malformed) as error:
@@ -164,6 +166,14 @@ class Worker:
             self.end()
         else:
             self._listener.on_message(self, message)
+
+    def lend_file(self, call: int) -> None:
+        """Give it a file for a large result, if there is one to be had."""
+        assert self._socket is not None
+        lent = self._files.lend()
+        wire.grant(self._socket, call, lent.fd if lent else None)
+        if lent:
+            lent.let_go()
 
     def pause_reading(self, pause: bool) -> None:
         """Let what it sends wait in the socket: then it waits, too."""
@@ -220,6 +230,7 @@ class Worker:
         if self._socket is not None:
             self._loop.forget(self._socket.fileno())
             self._socket.close()
+        self._files.close()
         for at, fd in enumerate(self._streams):
             if fd >= 0:
                 self._loop.forget(fd)

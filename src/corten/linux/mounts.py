@@ -28,7 +28,8 @@ _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _CLOEXEC = 1
 _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 _FROM_EMPTY, _TO_EMPTY = 0x04, 0x40
-_SET_FLAG, _SET_STRING, _SET_FD, _CREATE = 0, 1, 5, 6
+_SET_FLAG, _SET_STRING, _SET_FD, _CREATE, _RECONFIGURE = 0, 1, 5, 6, 7
+_PICK_CLOEXEC, _PICK_EMPTY_PATH = 0x1, 0x8
 _MNT_DETACH = 2
 
 
@@ -79,6 +80,17 @@ def _told(error: OSError, said: str) -> MountError:
     told = MountError(error.errno, error.strerror)
     told.said = said
     return told
+
+
+def make_read_only(mount: int, read_only: bool = True) -> None:
+    """Make the file system of a mount read-only, for everybody. EBUSY: a file of it is open, or mapped, to write.
+    read_only: False: make it writable again."""
+    fs = syscalls.call("fspick", mount, b"", _PICK_CLOEXEC | _PICK_EMPTY_PATH)
+    try:
+        syscalls.call("fsconfig", fs, _SET_FLAG, b"ro" if read_only else b"rw", None, 0)
+        syscalls.call("fsconfig", fs, _RECONFIGURE, None, None, 0)
+    finally:
+        os.close(fs)
 
 
 def open_tree(path: str, at: int = _AT_FDCWD, recursive: bool = False) -> int:

@@ -1,21 +1,19 @@
 """Messages between a caller and the process in a container that works for it: one datagram, at most a few descriptors.
 
 Rule 1: a message is a header, a payload (pickled), and buffers that the pickle refers to (protocol 5, out of band).
-Rule 2: what is small travels in the datagram. What is big lies in a memfd that is sealed against every change before it
-        is sent, so the receiver can map it without a copy, and can trust that it stays as it is.
-Rule 3: a buffer that came in a sealed file and goes out again is not copied: its file is sent once more.
-Rule 4: a receiver believes nothing: sizes are checked against the file, and a file without its seals is refused.
+Rule 2: what is small travels in the datagram. What is big lies in a file in memory that nobody can change any more when
+        it is sent (`files`), so the receiver can map it without a copy.
+Rule 3: a receiver believes nothing: sizes are checked against the file, and a file that could still change is refused.
 """
 
 from __future__ import annotations
 
-import fcntl
 import mmap
-import os
 import pickle
 import socket
 import struct
-import weakref
+
+from . import files as memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,13 +29,11 @@ OUT_OF_BAND = 1 << 14
 MAX_DATAGRAM = 1 << 16
 _MAX_FILES = 16
 _MAX_BUFFERS = 1000
-_HEADER = struct.Struct("<cxHIQ")  # kind, number of buffers, call, size of the payload
+_HEADER = struct.Struct("<cBHIQ")  # kind, whether its file is one that was granted, number of buffers, call, payload
 _PLACE = struct.Struct("<IxxxxQQ")  # index of the file, offset, size
 _PAGE = mmap.PAGESIZE
-_ADD_SEALS, _GET_SEALS = 1033, 1034
-_SEALS = 0x1 | 0x2 | 0x4 | 0x8  # F_SEAL_SEAL, SHRINK, GROW, WRITE
 _INLINE_FILE = 0xFFFFFFFF
-_PARALLEL = 64 << 20
+_MEMFDS = memory.Store()
 
 
 class Malformed(Exception):
@@ -57,80 +53,9 @@ class Message:
         """Bytes of payload and buffers."""
         return len(self.payload) + sum(len(buffer) for buffer in self.buffers)
 
-
-# --- files in memory, and where what came from them lies
-
-_mapped: dict[int, tuple[int, int]] = {}
-"""Address of a mapping: (its length, descriptor of its file)."""
-
-
-def _address(view: memoryview) -> int:
-    import ctypes
-
-    # A read-only buffer has no address for ctypes; this is the C structure that every buffer fills.
-    raw = (ctypes.c_ssize_t * 16)()
-    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), raw, 0)
-    address = raw[0]
-    ctypes.pythonapi.PyBuffer_Release(raw)
-    return address
-
-
-def _forget(address: int, fd: int) -> None:
-    _mapped.pop(address, None)
-    os.close(fd)
-
-
-def _map(fd: int, size: int) -> memoryview:
-    """A sealed file as read-only memory. Takes the descriptor."""
-    mapping = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
-    view = memoryview(mapping)
-    address = _address(view)
-    _mapped[address] = (size, fd)
-    weakref.finalize(mapping, _forget, address, fd).atexit = False
-    return view
-
-
-def _origin(buffer: memoryview) -> tuple[int, int] | None:
-    """(descriptor of the file, offset) of memory that lies in a mapping of ours; None for any other."""
-    if not _mapped:
-        return None
-    address = _address(buffer)
-    for start, (length, fd) in list(_mapped.items()):
-        if start <= address and address + buffer.nbytes <= start + length:
-            return fd, address - start
-    return None
-
-
-def _write_at(fd: int, data: memoryview, offset: int) -> None:
-    while data:
-        written = os.pwrite(fd, data[: 1 << 30], offset)
-        data, offset = data[written:], offset + written
-
-
-def _fill(fd: int, data: memoryview, offset: int) -> None:
-    """Copy into the file; with a second thread where that is worth it (pwrite(2) lets go of the interpreter's lock)."""
-    if data.nbytes < _PARALLEL:
-        _write_at(fd, data, offset)
-        return
-    import threading
-
-    half = data.nbytes // 2 // _PAGE * _PAGE
-    failed: list[OSError] = []
-
-    def first() -> None:
-        try:
-            _write_at(fd, data[:half], offset)
-        except OSError as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=first)
-    thread.start()
-    try:
-        _write_at(fd, data[half:], offset + half)
-    finally:
-        thread.join()
-    if failed:
-        raise failed[0]
+    def forget(self) -> None:
+        """Its contents are no longer wanted."""
+        self.payload, self.buffers = b"", []
 
 
 # --- sending
@@ -154,134 +79,164 @@ def dump(value: Any, dumps: Callable[..., bytes]) -> tuple[bytes, list[memoryvie
 class Parcel:
     """A message that is packed: the datagram, and descriptors to send with it. `close` when it has been sent."""
 
-    def __init__(self, kind: bytes, call: int, payload: Bytes, buffers: Sequence[memoryview] = ()) -> None:
+    def __init__(
+        self, kind: bytes, call: int, payload: Bytes, buffers: Sequence[memoryview] = (), store: memory.Store = _MEMFDS
+    ) -> None:
         self.files: list[int] = []
-        self._own = -1
+        self._own: memory.Memfd | None = None
         size = len(payload)
         if not buffers and size <= INLINE:
-            self.data = _HEADER.pack(kind, 0, call, size) + payload
+            self.data = _HEADER.pack(kind, 0, 0, call, size) + payload
             return
-        total = size + sum(buffer.nbytes for buffer in buffers)
-        inline = total <= INLINE
-        places = []
+        if size + sum(buffer.nbytes for buffer in buffers) <= INLINE:
+            places = [(_INLINE_FILE, 0, buffer.nbytes) for buffer in buffers]
+            self.data = _head(kind, False, call, size, places) + bytes(payload) + b"".join(buffers)
+            return
         try:
-            if not inline:
-                self._own = os.memfd_create("corten-message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-                self.files.append(self._own)
-                _write_at(self._own, memoryview(payload), 0)
-            end = size
-            for buffer in buffers:
-                origin = None if inline or len(self.files) >= _MAX_FILES else _origin(buffer)
-                if inline:
-                    places.append((_INLINE_FILE, 0, buffer.nbytes))
-                elif origin:
-                    fd, offset = origin
-                    if fd not in self.files:
-                        self.files.append(fd)
-                    places.append((self.files.index(fd), offset, buffer.nbytes))
-                else:
-                    end = -(-end // _PAGE) * _PAGE
-                    _fill(self._own, buffer, end)
-                    places.append((0, end, buffer.nbytes))
-                    end += buffer.nbytes
-            if not inline:
-                fcntl.fcntl(self._own, _ADD_SEALS, _SEALS)
+            places = self._write(payload, buffers, store)
         except BaseException:
             self.close()
             raise
-        self.data = _HEADER.pack(kind, len(buffers), call, size) + b"".join(_PLACE.pack(*place) for place in places)
-        if inline:
-            self.data += bytes(payload) + b"".join(buffers)
+        assert self._own is not None
+        self.data = _head(kind, self._own.granted, call, size, places)
+
+    def _write(
+        self, payload: Bytes, buffers: Sequence[memoryview], store: memory.Store
+    ) -> list[tuple[int, int, int]]:
+        """Into a file of its own, but for what lies in one that can be sent; where each buffer is."""
+        places: list[tuple[int, int, int]] = []
+        copies: list[tuple[memoryview, int]] = [(memoryview(payload), 0)]
+        others: dict[int, int] = {}
+        end = len(payload)
+        for buffer in buffers:
+            origin = memory.origin(buffer)
+            if origin and (origin[0] in others or (len(others) < _MAX_FILES - 1 and store.passes_on(origin[0]))):
+                fd, offset = origin
+                if fd not in others:
+                    # Of our own: the mapping may be gone before this is sent.
+                    self.files.append(memory.duplicate(fd))
+                    others[fd] = len(self.files)
+                places.append((others[fd], offset, buffer.nbytes))
+            else:
+                end = -(-end // _PAGE) * _PAGE
+                copies.append((buffer, end))
+                places.append((0, end, buffer.nbytes))
+                end += buffer.nbytes
+        self._own = store.make(end)
+        for data, offset in copies:
+            self._own.write(data, offset)
+        self._own.finish()
+        return places
 
     def send(self, sock: socket.socket, flags: int = 0) -> None:
         """Send it; `BlockingIOError` where the socket is full and does not wait."""
-        rights = struct.pack(f"{len(self.files)}i", *self.files)
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
-        sock.sendmsg([self.data], ancillary, flags | socket.MSG_NOSIGNAL)
+        own = [self._own.fd] if self._own is not None and not self._own.granted else []
+        send_with(sock, self.data, [*own, *self.files], flags)
 
     def close(self) -> None:
-        """Let go of the file that was made for it (others belong to their mappings)."""
-        if self._own >= 0:
-            os.close(self._own)
-            self._own = -1
+        """Let go of its files."""
+        if self._own is not None:
+            self._own.close()
+            self._own = None
+        while self.files:
+            memory.close(self.files.pop())
 
 
-def send(sock: socket.socket, kind: bytes, call: int, payload: Bytes, buffers: Sequence[memoryview] = ()) -> None:
+def _head(kind: bytes, granted: bool, call: int, size: int, places: list[tuple[int, int, int]]) -> bytes:
+    return _HEADER.pack(kind, granted, len(places), call, size) + b"".join(_PLACE.pack(*place) for place in places)
+
+
+def send_with(sock: socket.socket, data: bytes, files: Sequence[int], flags: int = 0) -> None:
+    """Send a datagram and descriptors with it."""
+    rights = struct.pack(f"{len(files)}i", *files)
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
+    sock.sendmsg([data], ancillary, flags | socket.MSG_NOSIGNAL)
+
+
+def send(
+    sock: socket.socket, kind: bytes, call: int, payload: Bytes, buffers: Sequence[memoryview] = (),
+    store: memory.Store = _MEMFDS,
+) -> None:  # fmt: skip
     """Pack and send a message."""
-    parcel = Parcel(kind, call, payload, buffers)
+    parcel = Parcel(kind, call, payload, buffers, store)
     try:
         parcel.send(sock)
     finally:
         parcel.close()
 
 
+def grant(sock: socket.socket, call: int, fd: int | None) -> None:
+    """Give the other end the file that it asked for, or none."""
+    send_with(sock, _HEADER.pack(b"G", 0, 0, call, 0), [] if fd is None else [fd], socket.MSG_DONTWAIT)
+
+
 # --- receiving
 
 
-def receive(sock: socket.socket, flags: int = 0) -> Message | None:
-    """The next message; None at the end of file. Raises `Malformed`."""
+def receive_with(sock: socket.socket, flags: int = 0) -> tuple[bytes, list[int]]:
+    """A datagram, and the descriptors that came with it; nothing at the end of file."""
     data, ancillary, _, _ = sock.recvmsg(MAX_DATAGRAM, socket.CMSG_SPACE(4 * _MAX_FILES), flags | 0x40000000)  # CLOEXEC
     files: list[int] = []
-    for level, kind_, rights in ancillary:
-        if level == socket.SOL_SOCKET and kind_ == socket.SCM_RIGHTS:
+    for level, kind, rights in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             files += struct.unpack(f"{len(rights) // 4}i", rights[: len(rights) // 4 * 4])
-    if not data:
-        for fd in files:
-            os.close(fd)
-        return None
-    if len(data) < _HEADER.size:
-        for fd in files:
-            os.close(fd)
-        raise Malformed("a message without a header")
-    kind, count, call, size = _HEADER.unpack_from(data)
-    if not count and not files:
-        if size != len(data) - _HEADER.size:
-            raise Malformed("the size of a message is wrong")
-        return Message(kind, call, data[_HEADER.size :], [])
-    return _unpack(data, kind, count, call, size, files)
+    return data, files
 
 
-def _unpack(data: bytes, kind: bytes, count: int, call: int, size: int, files: list[int]) -> Message:
-    views: list[memoryview] = []
+def receive(sock: socket.socket, flags: int = 0, store: memory.Store = _MEMFDS) -> Message | None:
+    """The next message; None at the end of file. Raises `Malformed`."""
+    data, files = receive_with(sock, flags)
     try:
-        places_end = _HEADER.size + count * _PLACE.size
-        if count > _MAX_BUFFERS or len(data) < places_end:
-            raise Malformed("a message is cut off")
-        places = [_PLACE.unpack_from(data, _HEADER.size + at * _PLACE.size) for at in range(count)]
-        while files:
-            views.append(_checked(files.pop(0)))
-        rest = memoryview(data)[places_end:]
-        if views:
-            payload: Bytes = views[0][:size]
-        else:
-            payload, rest = rest[:size], rest[size:]
-        buffers: list[Bytes] = []
-        for index, offset, length in places:
-            if index == _INLINE_FILE:
-                buffer, rest = rest[:length], rest[length:]
-            elif index < len(views):
-                buffer = views[index][offset : offset + length]
-            else:
-                raise Malformed("a buffer of a message has no file")
-            if len(buffer) != length:
-                raise Malformed("a buffer of a message is cut off")
-            buffers.append(buffer)
-        if len(payload) != size:
-            raise Malformed("the payload of a message is cut off")
-        return Message(kind, call, payload, buffers)
+        if not data:
+            return None
+        if len(data) < _HEADER.size:
+            raise Malformed("a message without a header")
+        kind, granted, count, call, size = _HEADER.unpack_from(data)
+        if not count and not files and not granted:
+            if size != len(data) - _HEADER.size:
+                raise Malformed("the size of a message is wrong")
+            return Message(kind, call, data[_HEADER.size :], [])
+        if granted:
+            try:
+                files.insert(0, store.granted())
+            except OSError as error:
+                raise Malformed(f"a file that it was not granted, or that can still change: {error}") from None
+        return _unpack(data, kind, count, call, size, files, store)
     finally:
         for fd in files:
-            os.close(fd)
+            memory.close(fd)
 
 
-def _checked(fd: int) -> memoryview:
-    """The file mapped, once it is sure that nobody can change or shorten it."""
-    try:
-        sealed = fcntl.fcntl(fd, _GET_SEALS) & _SEALS == _SEALS
-        size = os.fstat(fd).st_size
-        if sealed and size:
-            return _map(fd, size)
-    except OSError:
-        pass  # no memfd
-    os.close(fd)
-    raise Malformed("a file of a message is not sealed")
+def _unpack(
+    data: bytes, kind: bytes, count: int, call: int, size: int, files: list[int], store: memory.Store
+) -> Message:
+    """files: those that are used are taken out of the list."""
+    places_end = _HEADER.size + count * _PLACE.size
+    if count > _MAX_BUFFERS or len(data) < places_end:
+        raise Malformed("a message is cut off")
+    places = [_PLACE.unpack_from(data, _HEADER.size + at * _PLACE.size) for at in range(count)]
+    views: list[memoryview] = []
+    while files:
+        view = memory.map_checked(files.pop(0), store)
+        if view is None:
+            raise Malformed("a file of a message is not sealed")
+        views.append(view)
+    rest = memoryview(data)[places_end:]
+    if views:
+        payload: Bytes = views[0][:size]
+    else:
+        payload, rest = rest[:size], rest[size:]
+    buffers: list[Bytes] = []
+    for index, offset, length in places:
+        if index == _INLINE_FILE:
+            buffer, rest = rest[:length], rest[length:]
+        elif index < len(views):
+            buffer = views[index][offset : offset + length]
+        else:
+            raise Malformed("a buffer of a message has no file")
+        if len(buffer) != length:
+            raise Malformed("a buffer of a message is cut off")
+        buffers.append(buffer)
+    if len(payload) != size:
+        raise Malformed("the payload of a message is cut off")
+    return Message(kind, call, payload, buffers)

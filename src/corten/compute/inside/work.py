@@ -3,6 +3,7 @@
     in:   "F" (key, pickled function)   learn it       out:  "H" ready to work, "!" text: could not enter
           "C" (key, args, kwargs)       call it              "R" result, "X" failure, "Y" an item, "E" their end
               (pickled function, ...)   the same, without learning it
+          "G" a file                    to write to          "W" size of a large result: see `grants`
           end of file                   end
 """
 
@@ -14,7 +15,7 @@ import pickle
 import socket
 import sys
 
-from . import wire
+from . import grants, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,32 +103,36 @@ def _set_threads(count: str) -> None:
 
 def serve(sock: socket.socket) -> int:
     """Work until the caller closes its end; the exit status."""
+    store = grants.CallersFiles(sock)
     while True:
-        message = wire.receive(sock)
+        store.begin()
+        message = wire.receive(sock, store=store)
         if message is None:
             return 0
         if message.kind == b"F":
             key, data = pickle.loads(message.payload)
             _known[key] = _Pickled(data)
         elif message.kind == b"C":
-            _answer(sock, message)
+            store.call = message.call
+            _answer(sock, message, store)
 
 
-def _answer(sock: socket.socket, message: wire.Message) -> None:
+def _answer(sock: socket.socket, message: wire.Message, store: grants.CallersFiles) -> None:
     call = message.call
     try:
         key, args, kwargs = _loaded(message)
-        del message  # arguments live as long as the function holds them
+        message.forget()  # arguments live as long as the function holds them
         function = _function(key)
         result = function(*args, **kwargs)
+        del args, kwargs
         if hasattr(result, "__next__") and hasattr(result, "close"):
             for item in result:
-                _send(sock, b"Y", call, item)
+                _send(sock, b"Y", call, item, store)
             _flush()
             wire.send(sock, b"E", call, b"")
             return
         _flush()
-        _send(sock, b"R", call, result)
+        _send(sock, b"R", call, result, store)
     except BaseException as error:
         if isinstance(error, BrokenPipeError) and error.filename is None and not _open(sock):
             os._exit(0)
@@ -160,7 +165,7 @@ class _Unpicklable(Exception):
     pass
 
 
-def _send(sock: socket.socket, kind: bytes, call: int, value: Any) -> None:
+def _send(sock: socket.socket, kind: bytes, call: int, value: Any, store: grants.CallersFiles) -> None:
     dumps: Callable[..., bytes] = pickle.dumps
     try:
         payload, buffers = wire.dump(value, dumps)
@@ -171,7 +176,7 @@ def _send(sock: socket.socket, kind: bytes, call: int, value: Any) -> None:
             payload, buffers = wire.dump(value, cloudpickle.dumps)
         except Exception as error:
             raise _Unpicklable(f"the result cannot be pickled: {culprit(value, 'result')}: {error}") from error
-    wire.send(sock, kind, call, payload, buffers)
+    wire.send(sock, kind, call, payload, buffers, store)
 
 
 def culprit(value: Any, name: str, depth: int = 0) -> str:
