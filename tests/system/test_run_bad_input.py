@@ -17,7 +17,7 @@ CASES = [
     # what is to run
     ("", 125, "run needs an IMAGE"),
     ("host", 125, "there is no command"),
-    ("nonsense true", 125, "image 'nonsense': not found"),
+    ("nonsense true", 125, "not in the store"),
     ("docker.io/library/alpine true", 125, "docker.io/library/alpine"),
     ("./absent.tar.gz true", 125, "./absent.tar.gz"),
     ("TMP/file.tar true", 125, "TMP/file.tar"),

@@ -107,7 +107,7 @@ GROUPS = (
             _row("-i --interactive", "", "Connect standard input"),
             _row("-t --tty", "", "Give it a terminal"),
             _row("--init", "", "A first process that reaps and forwards signals (default; --init=false)"),
-            _row("--stop-signal", "SIGNAL", "Signal that asks it to end (TERM)"),
+            _row("--stop-signal", "SIGNAL", "What it gets when TERM ends corten (the image's, else TERM)"),
             _row("--name", "NAME", "Name of the container"),
             _row("--rm", "", "Remove it when it ends (always so for now)"),
             _row("--summary", "", "Tell on stderr how it ended and what it used"),

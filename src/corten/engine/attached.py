@@ -131,4 +131,5 @@ class _Attached:
             if signal.number == signals.WINCH and self.relay is not None:
                 self.relay.resize()
             elif signal.number not in _NOT_FORWARDED and signal.number not in signals.ignored():
-                self.launch.signal(signal.number)
+                asked = signal.number == signals.TERM
+                self.launch.signal((asked and self.prepared.options.stop_signal) or signal.number)

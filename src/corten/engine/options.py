@@ -107,7 +107,8 @@ class RunOptions(Record):
     """Of the image, as `linux/arm64`; empty: this machine's."""
     tty: bool = False
     init: bool = True
-    stop_signal: int = 15
+    stop_signal: int = 0
+    """What it gets when SIGTERM asks `corten run` to end; 0: as the image says, else SIGTERM."""
     oom_score_adj: int | None = None
     # security
     cap_add: tuple[str, ...] = ()

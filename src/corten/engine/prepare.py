@@ -99,8 +99,11 @@ def prepare(
 
 def _facts(options: RunOptions, source: RootSource) -> tuple[RunOptions, _Facts]:
     """What the plan rests on, and the options with what the image says where they say nothing."""
-    if source.stop_signal and options.stop_signal == RunOptions._defaults["stop_signal"]:
-        options = options.replace(stop_signal=signals.parse(source.stop_signal))
+    if source.stop_signal and not options.stop_signal:
+        try:
+            options = options.replace(stop_signal=signals.parse(source.stop_signal))
+        except InvalidInput as error:
+            raise InvalidInput(f"image {options.image!r}, StopSignal: {error}: give --stop-signal") from None
     found = host_facts(options)
     user = specs.user_of(options, source, found)
     return options, _Facts(home.directory(), source, user, found, layouts.detect())
@@ -167,11 +170,12 @@ def _overlay(options: RunOptions, source: RootSource, directory: str) -> Overlay
         return None
     layer = {"throwaway": directory, "tmpfs": ""}.get(writable, writable)
     below = [Below(own.target, own.lowers, paths.flat(own.target)) for own in source.layers]
+    taken = {mount.target for mount in options.mounts}
+    volumes = tuple(target for target in source.volumes if target not in taken)
     if options.read_only:  # else there is no difference: all that is written goes with the container
-        taken = {mount.target for mount in options.mounts}
-        free = [target for target in source.volumes if target not in taken]
-        below += [Below(target, (), f"volume-{number}") for number, target in enumerate(free)]
-    return Overlay(source.lowers, layer, below=tuple(below), holds=source.holds)
+        below += [Below(target, (), f"volume-{number}") for number, target in enumerate(volumes)]
+        volumes = ()
+    return Overlay(source.lowers, layer, below=tuple(below), holds=source.holds, directories=volumes)
 
 
 def _limits(

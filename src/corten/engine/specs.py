@@ -7,8 +7,6 @@ Rule 2: a limit that the program inside should know of is shown to it: thread co
 
 from __future__ import annotations
 
-import os
-
 from corten.engine.facts import HostFacts
 from corten.engine.mounts import MountOption
 from corten.engine.options import RunOptions
@@ -71,13 +69,12 @@ def user_of(options: RunOptions, root: RootSource, facts: HostFacts) -> Identity
         user = f"{facts.uid}:{facts.gid}"
     if user is None:
         user = root.user
-    found = resolve_user(
-        user or "", _text_of(options, root, "/etc/passwd"), _text_of(options, root, "/etc/group"), options.group_add
-    )
-    return _mapped(found, options, facts) if facts.uid_maps else found
+    label = f"image {options.image!r}, User" if options.user is None and root.user else "--user"
+    found = resolve_user(user or "", *_lists(options, root), options.group_add, label)
+    return _mapped(found, options, facts, label) if facts.uid_maps else found
 
 
-def _mapped(user: Identity, options: RunOptions, facts: HostFacts) -> Identity:
+def _mapped(user: Identity, options: RunOptions, facts: HostFacts, label: str) -> Identity:
     """The identity as far as the user namespace has its ids.
 
     Memberships from the image's /etc/group that it has not are left out, as podman does: the group cannot own anything
@@ -86,7 +83,7 @@ def _mapped(user: Identity, options: RunOptions, facts: HostFacts) -> Identity:
     remedy = f": {facts.few_ids}" if facts.few_ids else ""
     for kind, number, maps in (("user", user.uid, facts.uid_maps), ("group", user.gid, facts.gid_maps)):
         if to_host(number, maps) is None:
-            raise InvalidInput(f"--user: the container's user namespace has no {kind} {number}{remedy}")
+            raise InvalidInput(f"{label}: the container's user namespace has no {kind} {number}{remedy}")
     own = tuple(group for group in user.groups if to_host(group, facts.gid_maps) is not None)
     if options.group_add and len(own) < len(user.groups):
         missing = next(group for group in user.groups if group not in own)
@@ -96,29 +93,14 @@ def _mapped(user: Identity, options: RunOptions, facts: HostFacts) -> Identity:
     return user.replace(groups=own)
 
 
-def _text_of(options: RunOptions, root: RootSource, path: str) -> str:
-    """A file of the root file system, from the topmost layer that has it; empty if none does."""
-    from corten.linux import paths
+def _lists(options: RunOptions, root: RootSource) -> tuple[str, str]:
+    """The root file system's /etc/passwd and /etc/group; empty where there is none."""
+    from corten.images.lookup import Layered
 
     kept = (f"{options.writable}/upper",) if (options.writable or "").startswith("/") else ()
-    for layer in (*kept, *root.lowers):
-        try:
-            top = os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            fd = paths.open_in_root(top, path, os.O_RDONLY | os.O_NONBLOCK)
-        except OSError:
-            continue
-        finally:
-            os.close(top)
-        try:
-            return os.read(fd, 1 << 20).decode(errors="replace")
-        except OSError:
-            continue
-        finally:
-            os.close(fd)
-    return ""
+    with Layered((*kept, *root.lowers)) as layers:
+        users, groups = (layers.read(path, 1 << 20) or b"" for path in ("/etc/passwd", "/etc/group"))
+    return users.decode(errors="replace"), groups.decode(errors="replace")
 
 
 def _process(

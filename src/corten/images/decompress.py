@@ -10,7 +10,7 @@ import os
 import sys
 from typing import cast
 
-from corten.errors import InvalidInput
+from corten.errors import InvalidInput, errno_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         def update(self, data: bytes, /) -> None: ...
 
 
+HEAD = 8
+"""Bytes that tell what an archive is compressed with."""
 _CHUNK = 1 << 18
 _ZSTD_WINDOW = 1 << 27  # bytes; what zstd itself accepts without --long
 _OTHERS = ((b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2"), (b"PK\3\4", "zip"), (b"\x04\x22\x4d\x18", "lz4"))
@@ -45,13 +47,13 @@ class Packed:
         self._ahead = b""
 
     def peek(self, size: int) -> bytes:
-        """The next `size` bytes, fewer at the end, which `read` gives again."""
+        """The next `size` bytes, fewer at the end, which `read` gives again. OSError: it cannot be read."""
         while len(self._ahead) < size and (data := os.read(self.fd, size - len(self._ahead))):
             self._ahead += data
         return self._ahead
 
     def read(self, size: int) -> bytes:
-        """At most `size` bytes, empty at the end."""
+        """At most `size` bytes, empty at the end. OSError."""
         if self._ahead:
             data, self._ahead = self._ahead[:size], self._ahead[size:]
         else:
@@ -135,7 +137,10 @@ class Contents:
     def __init__(self, fd: int, name: str, limits: Limits, seen: _Hash | None = None) -> None:
         self._name, self._limits, self._seen = name, limits, seen
         self._packed = Packed(fd)
-        self._stream: _Bytes = _stream(self._packed, name)
+        try:
+            self._stream: _Bytes = _stream(self._packed, name)
+        except OSError as error:
+            raise InvalidInput(f"archive {name!r}: cannot be read: {errno_words(error.errno or 0)}") from None
         self.count = 0
         self._allowed: int | None = None
 
@@ -147,6 +152,8 @@ class Contents:
         """At most `size` bytes, empty at the end; for `tarfile`, which asks again when it wants more."""
         try:
             data = self._stream.read(min(size, _CHUNK))
+        except OSError as error:
+            raise InvalidInput(f"archive {self._name!r}: cannot be read: {errno_words(error.errno or 0)}") from None
         except (ValueError, EOFError, _gzip_error()) as error:
             raise InvalidInput(f"archive {self._name!r}: is damaged or truncated: {error}") from None
         self.count += len(data)
@@ -177,13 +184,18 @@ def _gzip_error() -> type[Exception]:
     return cast("type[Exception]", isal_zlib.IsalError)
 
 
-def _stream(packed: Packed, name: str) -> _Bytes:
-    head = packed.peek(8)
+def packing(head: bytes, name: str) -> str:
+    """What an archive that begins so is compressed with: gzip, zstd or none. InvalidInput: with something else."""
     if head.startswith(b"\x1f\x8b"):
-        return Gunzip(packed)
+        return "gzip"
     if head.startswith(b"\x28\xb5\x2f\xfd") or (head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F):
-        return Unzstd(packed)
+        return "zstd"
     for magic, kind in _OTHERS:
         if head.startswith(magic):
             raise InvalidInput(f"archive {name!r}: is {kind}: only plain, gzip and zstd tar archives can be unpacked")
-    return packed
+    return "none"
+
+
+def _stream(packed: Packed, name: str) -> _Bytes:
+    kind = packing(packed.peek(HEAD), name)
+    return Gunzip(packed) if kind == "gzip" else Unzstd(packed) if kind == "zstd" else packed

@@ -260,7 +260,7 @@ def parse_platform(text: str, label: str = "--platform") -> Platform:
 def choose(index: Index, wanted: Platform, place: str) -> Descriptor:
     """The manifest of an index for a platform. InvalidInput: there is none; it says which there are."""
     images = [one for one in index.manifests if one.platform is None or one.platform.os != "unknown"]
-    fitting = [one for one in images if one.platform and _fits(one.platform, wanted)]
+    fitting = [one for one in images if one.platform and fits(one.platform, wanted)]
     if fitting:
         # The exact variant first; else the index's own order, which is the builder's preference.
         return min(fitting, key=lambda one: (one.platform or wanted).variant != wanted.variant)
@@ -270,7 +270,8 @@ def choose(index: Index, wanted: Platform, place: str) -> Descriptor:
     raise InvalidInput(f"{place}: has nothing for {wanted}: there is {there}: choose one with --platform")
 
 
-def _fits(offered: Platform, wanted: Platform) -> bool:
+def fits(offered: Platform, wanted: Platform) -> bool:
+    """Whether what is for one platform is what was asked for."""
     if (offered.os, offered.architecture) != (wanted.os, wanted.architecture):
         return False
     implied = {"arm64": "v8"}.get(wanted.architecture, "")

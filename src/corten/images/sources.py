@@ -47,9 +47,13 @@ def resolve(
 
     store = Store(home)
     record = store.record(image) if pull != "always" else None
+    here = "is not in the store"
+    if record and platform and not _is_for(store, record, platform):
+        here = f"the one in the store is for {store.config(record.config).platform}, not {platform}"
+        record = None
     if record is None:
         if pull == "never":
-            raise NotFound(f"image {image!r}: is not in the store: leave --pull never out, or give an archive's path")
+            raise NotFound(f"image {image!r}: {here}: leave --pull never out, or give an archive's path")
         from corten.images.registry.pulling import pull as fetch
         from corten.images.registry.watching import SILENT
 
@@ -58,7 +62,7 @@ def resolve(
         except Error as error:
             if type(error) is not Error or pull == "always":
                 raise
-            raise NotFound(f"image {image!r}: not found in the store, and cannot be fetched: {error}") from None
+            raise NotFound(f"image {image!r}: {here}, and cannot be fetched: {error}") from None
     return _of_image(store, record)
 
 
@@ -67,15 +71,24 @@ def is_path(image: str) -> bool:
     return image.startswith(("/", "./", "../")) or image.endswith(_ARCHIVE_ENDINGS)
 
 
+def _is_for(store: Store, record: Name, platform: str) -> bool:
+    from corten.images.manifests import fits, parse_platform
+
+    return fits(store.config(record.config).platform, parse_platform(platform))
+
+
 def _of_image(store: Store, record: Name) -> RootSource:
     config = store.config(record.config)
+    if config.platform.os != "linux":
+        name = record.name or record.manifest.digest
+        raise InvalidInput(f"image {name}: is for {config.platform}: only images for linux can be run")
     if not all(map(store.layers.has, config.diff_ids)):
         store.lowers(store.image(record.manifest.digest))
     # An overlay refuses the same directory twice; the lower one of two equal layers shows nothing of its own.
     lowers = [store.layers.path(diff_id) for diff_id in dict.fromkeys(reversed(config.diff_ids))]
     if not lowers:
         raise InvalidInput(f"image {record.name or record.manifest.digest}: has no layers, so nothing that could run")
-    env = dict(entry.split("=", 1) for entry in config.env if "=" in entry)
+    env = dict(entry.split("=", 1) for entry in config.env if entry.find("=") > 0)
     return RootSource(
         tuple(lowers),
         env=env,

@@ -34,7 +34,8 @@ DEFAULT_SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class Overlay(Record):
     """A root made of layers. layer: directory with upper and work, made if missing; "" for one in memory.
 
-    below: places below the root that are overlays of their own; holds: directories to lock against removal.
+    below: places below the root that are overlays of their own; holds: directories to lock against removal;
+    directories: made in the root where they are missing.
     """
 
     lowers: tuple[str, ...]
@@ -42,6 +43,7 @@ class Overlay(Record):
     size: int = 0
     below: tuple[root.Below, ...] = ()
     holds: tuple[str, ...] = ()
+    directories: tuple[str, ...] = ()
 
 
 class Filter(Record):
@@ -274,8 +276,10 @@ def _fill_root(
         size = process.console_size
         height, width = (size.height, size.width) if size else (0, 0)
         steps.append(identity.OpenTerminal(process.user.uid, height, width))
+    missing = setting.overlay.directories if setting.overlay else ()
     if setting.overlay and spec.root and spec.root.readonly:
-        steps.append(root.MakeWorkingDirectory(process.cwd))  # while it can still be made
+        missing = (*missing, process.cwd)  # while it can still be made
+    steps += [root.MakeDirectory(path) for path in missing]
     covers: list[cover.MakeReadOnly | cover.Hide] = [cover.MakeReadOnly(path) for path in linux.readonly_paths]
     covers += [cover.Hide(path) for path in linux.masked_paths]
     first += [step for step in covers if aside.below(step.path, tops)]

@@ -96,22 +96,29 @@ def save(words: Sequence[str]) -> int:
 
 
 def _write(what: str, output: str, write: Callable[[int], None]) -> None:
-    """Have something written to a file, of which nothing stays if it fails, or to standard output."""
+    """Have something written to a file, of which nothing stays if it fails, or to a device, a pipe, standard output."""
     if not output:
         if os.isatty(1):
             raise UsageError(f"{what}: an archive is not for a terminal: give --output FILE")
         _written(what, "standard output", lambda: write(1))
         return
-    draft = f"{output}.{os.getpid()}.part"
+    draft, flags = f"{output}.{os.getpid()}.part", os.O_CREAT | os.O_EXCL
+    if os.path.exists(output) and not os.path.isfile(output):  # /dev/null must stay what it is
+        draft, flags = "", 0
     try:
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        fd = os.open(draft or output, os.O_WRONLY | flags | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise Error(f"{what}: {output}: {errno_words(error.errno or 0)}") from None
+    except ValueError:
+        raise UsageError(f"{what}: {output!r} is not a path") from None
     try:
         _written(what, output, lambda: write(fd))
-        os.rename(draft, output)
+        if draft:
+            # What a link names is replaced, not the link.
+            _written(what, output, lambda: os.rename(draft, os.path.realpath(output)))
     except BaseException:
-        os.unlink(draft)
+        if draft:
+            os.unlink(draft)
         raise
     finally:
         os.close(fd)

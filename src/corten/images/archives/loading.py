@@ -7,12 +7,14 @@ Rule 2: names are given when all of an image is there, checked and unpacked.
 from __future__ import annotations
 
 import os
+import stat
 
 from corten.errors import InvalidInput, NotFound, errno_words
 from corten.images import manifests
 from corten.images.archives.saving import FULL_NAME, NAME
 from corten.images.manifests import LAYER, LAYER_GZIP, LAYER_ZSTD, Descriptor, Index, Manifest, Platform
 from corten.images.store.images import Image, Layer, Store
+from corten.linux import paths
 from corten.records import Record
 
 TYPE_CHECKING = False
@@ -35,6 +37,7 @@ class Found:
 
     def __init__(self, store: Store, source: str) -> None:
         self.store, self.source = store, source
+        self._directory = -1
         self._blobs: dict[str, _Blob | str] = {}
 
     def add(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
@@ -50,19 +53,35 @@ class Found:
             self._blobs[name] = _Blob(*self.store.blobs.put(source))
 
     def add_directory(self, directory: str) -> None:
-        """Take the files of an OCI layout."""
-        for top, _, files in os.walk(directory):
-            for file in files:
-                path = f"{top}/{file}"
-                if os.path.isfile(path) and not os.path.islink(path):
-                    with open(path, "rb") as source:
-                        self._blobs[os.path.relpath(path, directory)] = _Blob(*self.store.blobs.put(source))
+        """Take files of an OCI layout, each when it is asked for: who knows what else lies there."""
+        self._directory = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        if self._directory >= 0:
+            os.close(self._directory)
+
+    def _from_directory(self, name: str) -> _Blob | None:
+        if self._directory < 0 or "\0" in name:
+            return None
+        try:
+            # Links lead only inside: a layout from a stranger must not fetch files of this machine into an image.
+            fd = paths.open_in_root(self._directory, name, os.O_RDONLY | os.O_NONBLOCK)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise InvalidInput(f"{self.source}: {name}: cannot be read: {errno_words(error.errno or 0)}") from None
+        with open(fd, "rb") as source:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return None
+            self._blobs[name] = found = _Blob(*self.store.blobs.put(source))
+        return found
 
     def get(self, name: str) -> _Blob:
         """A file. InvalidInput: it is not there."""
         name = os.path.normpath(name)
         for _ in range(8):
-            found = self._blobs.get(name)
+            found = self._blobs.get(name) or self._from_directory(name)
             if isinstance(found, _Blob):
                 return found
             if found is None:
@@ -72,7 +91,7 @@ class Found:
 
     def has(self, name: str) -> bool:
         """Whether a file of that name came."""
-        return name in self._blobs
+        return name in self._blobs or self._from_directory(name) is not None
 
     def read(self, name: str) -> bytes:
         """A small file."""
@@ -89,14 +108,17 @@ def load(store: Store, source: str | int, platform: str = "") -> list[Image]:
     label = f"archive {source!r}" if isinstance(source, str) else "archive"
     with store.using():
         found = Found(store, label)
-        if isinstance(source, str) and os.path.isdir(source):
-            found.add_directory(source)
-        else:
-            _read(found, source)
-        if found.has("index.json"):
-            return _load_layout(store, found, wanted)
-        if found.has("manifest.json"):
-            return _load_docker(store, found)
+        try:
+            if isinstance(source, str) and os.path.isdir(source):
+                found.add_directory(source)
+            else:
+                _read(found, source)
+            if found.has("index.json"):
+                return _load_layout(store, found, wanted)
+            if found.has("manifest.json"):
+                return _load_docker(store, found)
+        finally:
+            found.close()
     hint = "is it a root file system? see 'corten image import'"
     raise InvalidInput(f"{label}: holds no image: it has neither index.json nor manifest.json: {hint}")
 
@@ -121,11 +143,17 @@ def open_archive(source: str | int) -> int:
     if isinstance(source, int):
         return source
     try:
-        return os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise NotFound(f"archive {source!r}: no such file") from None
     except OSError as error:
         raise InvalidInput(f"archive {source!r}: cannot be read: {errno_words(error.errno or 0)}") from None
+    except ValueError:
+        raise InvalidInput(f"archive {source!r}: is not a path") from None
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise InvalidInput(f"archive {source!r}: is a directory")
+    return fd
 
 
 # --- OCI layouts
@@ -147,7 +175,7 @@ def _load_layout(store: Store, found: Found, wanted: Platform) -> list[Image]:
             raise InvalidInput(f"{found.source}: {descriptor.digest} is no image")
         _blob(found, parsed.config)
         for layer in parsed.layers:
-            found.get(f"blobs/{layer.digest.replace(':', '/', 1)}")
+            _check(found, layer)
         image = store.image(descriptor.digest)
         store.lowers(image)
         reference = _named(store, one.annotations)
@@ -158,11 +186,19 @@ def _load_layout(store: Store, found: Found, wanted: Platform) -> list[Image]:
 
 
 def _blob(found: Found, descriptor: Descriptor) -> bytes:
-    name = f"blobs/{descriptor.digest.replace(':', '/', 1)}"
+    _check(found, descriptor)
+    return found.store.blobs.read(descriptor.digest, _SMALL)
+
+
+def _check(found: Found, descriptor: Descriptor) -> None:
+    """See that the blob of a descriptor is in the store. InvalidInput: it is missing, or has other bytes."""
+    name, blobs = f"blobs/{descriptor.digest.replace(':', '/', 1)}", found.store.blobs
     blob = found.get(name)
-    if blob.digest != descriptor.digest and descriptor.digest.startswith("sha256:"):
+    if not descriptor.digest.startswith("sha256:"):  # what it is stored by as yet
+        with open(blobs.path(blob.digest), "rb") as file:
+            blobs.put(file, descriptor.digest)
+    elif blob.digest != descriptor.digest:
         raise InvalidInput(f"{found.source}: {name} has the digest {blob.digest}: refused")
-    return found.store.blobs.read(blob.digest, _SMALL)
 
 
 def _named(store: Store, annotations: dict[str, str]) -> Reference | None:
@@ -198,7 +234,8 @@ def _load_one(store: Store, found: Found, entry: Any, place: str) -> Image:
     if not isinstance(entry, dict) or not isinstance(entry.get("Config"), str):
         raise InvalidInput(f"{place}: Config: missing")
     names, tags = entry.get("Layers") or [], entry.get("RepoTags") or []
-    if not all(isinstance(word, str) for words in (names, tags) for word in words):
+    lists = isinstance(names, list) and isinstance(tags, list)
+    if not lists or not all(isinstance(word, str) for word in (*names, *tags)):
         raise InvalidInput(f"{place}: Layers and RepoTags: expected lists of text")
     config = manifests.parse_config(found.read(entry["Config"]), f"{found.source}: {entry['Config']}")
     if len(config.diff_ids) != len(names):
@@ -216,8 +253,10 @@ def _load_one(store: Store, found: Found, entry: Any, place: str) -> Image:
 
 
 def _kind(store: Store, digest: str) -> str:
-    """The media type of a layer by its first bytes."""
+    """The media type of a layer by its first bytes. InvalidInput: it is packed with something else."""
+    from corten.images.decompress import HEAD, packing
+
     fd = store.blobs.open(digest)
-    head = os.read(fd, 4)
+    head = os.read(fd, HEAD)
     os.close(fd)
-    return LAYER_GZIP if head.startswith(b"\x1f\x8b") else LAYER_ZSTD if head == b"\x28\xb5\x2f\xfd" else LAYER
+    return {"gzip": LAYER_GZIP, "zstd": LAYER_ZSTD, "none": LAYER}[packing(head, f"layer {digest[:19]}")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from corten.errors import InvalidInput, errno_words
 from corten.images import manifests
 from corten.images.archives.loading import open_archive
 from corten.images.layers.commit import write_archive
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from corten.images.store.images import Image
 
 _CHUNK = 1 << 20
+_DIGITS = 11  # of a time that has a year of four digits
 
 
 def import_root(
@@ -37,7 +39,7 @@ def import_root(
         fd = open_archive(source)
         try:
             with store.blobs.draft() as draft:
-                kind = _copy(fd, draft.write)
+                kind = _copy(fd, label, draft.write)
                 digest, size = draft.commit(), draft.size
         finally:
             if fd != source:
@@ -45,7 +47,7 @@ def import_root(
         layer = Layer(Descriptor(kind, digest, size), _diff_id(store, digest, label))
         store.lower(layer)
         epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-        seconds = int(epoch) if epoch.isdigit() else int(time.time())
+        seconds = int(epoch) if epoch.isdecimal() and len(epoch) <= _DIGITS else int(time.time())
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
         platform = manifests.own_platform()
         raw = {
@@ -55,22 +57,21 @@ def import_root(
         return store.make_image(raw, [layer], [tag] if tag else [])
 
 
-def _copy(fd: int, write: Callable[[bytes], None]) -> str:
-    """The archive as it is or, if it is plain, packed; its media type."""
+def _copy(fd: int, label: str, write: Callable[[bytes], None]) -> str:
+    """The archive as it is or, if it is plain, packed; its media type. InvalidInput: it cannot be read."""
+    from corten.images.decompress import HEAD, Packed, packing
     from corten.images.layers.packing import packer
 
-    data = os.read(fd, _CHUNK)
-    kind = LAYER_GZIP
-    pack = packer("none")
-    if data.startswith(b"\x28\xb5\x2f\xfd"):
-        kind = LAYER_ZSTD
-    elif not data.startswith(b"\x1f\x8b"):
-        pack = packer("gzip")
-    while data:
-        write(pack.compress(data))
-        data = os.read(fd, _CHUNK)
+    source = Packed(fd)
+    try:
+        kind = packing(source.peek(HEAD), label)
+        pack = packer("gzip" if kind == "none" else "none")
+        while data := source.read(_CHUNK):
+            write(pack.compress(data))
+    except OSError as error:
+        raise InvalidInput(f"archive {label!r}: cannot be read: {errno_words(error.errno or 0)}") from None
     write(pack.flush())
-    return kind
+    return LAYER_ZSTD if kind == "zstd" else LAYER_GZIP
 
 
 def _diff_id(store: Store, digest: str, label: str) -> str:
@@ -94,8 +95,10 @@ def _diff_id(store: Store, digest: str, label: str) -> str:
 def export_root(store: Store, image: Image, fd: int) -> None:
     """Write the root file system of an image, all layers laid over each other, to a descriptor as a plain tar archive.
 
-    OSError: it cannot be written to.
+    InvalidInput: it has no layers; OSError: it cannot be written to.
     """
+    if not image.layers:
+        raise InvalidInput(f"image {(*image.names, image.digest)[0]}: has no layers, so no files")
     lowers = tuple(dict.fromkeys(store.lowers(image)))
     where = "corten.images.archives.root_archives:flatten"
     helper.call(where, (tuple(map(os.path.abspath, lowers)),), (fd,), helper.own_maps(), mounts=True)

@@ -11,7 +11,8 @@ import os
 import stat
 
 from corten.errors import Error, InvalidInput
-from corten.images.layers.tree import OPAQUE, OPAQUE_NAMES, PREFIX, set_opaque
+from corten.images.layers.tree import OPAQUE, PREFIX, set_opaque
+from corten.images.lookup import OPAQUE_NAMES
 from corten.images.manifests import LAYER, LAYER_GZIP, LAYER_ZSTD, Descriptor
 from corten.images.store.failures import complaint
 from corten.images.store.images import Layer, Store

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import stat
 
+from corten.images.lookup import OPAQUE_NAMES
 from corten.images.unpack import Refused, Tree
 from corten.linux.idmap import to_host
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 PREFIX = ".wh."
 OPAQUE = ".wh..wh..opq"
 _OTHERS = ".wh..wh."  # of aufs, which are no part of the contents
-OPAQUE_NAMES = ("trusted.overlay.opaque", "user.overlay.opaque")
 
 
 class LayerTree(Tree):

@@ -77,14 +77,14 @@ class Blobs:
         """
         if expected and self.has(expected):
             return expected, self.size(expected)
-        with self.draft() as draft:
+        with self.draft(expected.partition(":")[0] or "sha256") as draft:
             for piece in _pieces(source):
                 draft.write(piece)
             return draft.commit(expected), draft.size
 
-    def draft(self) -> Draft:
+    def draft(self, algorithm: str = "sha256") -> Draft:
         """An empty blob to write to. Use it in a `with` block: without `commit` nothing of it stays."""
-        return Draft(self, os.urandom(8).hex())
+        return Draft(self, os.urandom(8).hex(), algorithm=algorithm)
 
     def download(self, digest: str) -> Draft | None:
         """The blob of a known digest to write to, None if it is there already.
@@ -169,8 +169,9 @@ def _pieces(source: bytes | BinaryIO | Iterable[bytes]) -> Iterator[bytes]:
 class Draft:
     """A blob being written. `size`: bytes so far."""
 
-    def __init__(self, blobs: Blobs, name: str, digest: str = "") -> None:
+    def __init__(self, blobs: Blobs, name: str, digest: str = "", algorithm: str = "sha256") -> None:
         self._blobs, self._expected = blobs, digest
+        self._algorithm = digest.partition(":")[0] or algorithm
         self.path = f"{blobs.directory}/drafts/{name}"
         try:
             self.fd = self._locked()
@@ -202,7 +203,7 @@ class Draft:
     def _begin(self) -> None:
         import hashlib
 
-        self._hash = hashlib.new((self._expected or "sha256").partition(":")[0], usedforsecurity=True)
+        self._hash = hashlib.new(self._algorithm, usedforsecurity=True)
         while data := os.read(self.fd, _CHUNK):
             self._hash.update(data)
             self.size += len(data)

@@ -160,9 +160,14 @@ class Store:
         return image.replace(names=tuple(map(str, tags)))
 
     def tag(self, image: Image, reference: Reference, index: Descriptor | None = None) -> None:
-        """Give an image a name. An image that loses the name so, and has no other, is kept without one."""
+        """Give an image a name. An image that loses the name so, and has no other, is kept without one.
+
+        InvalidInput: the name has the digest of something else in it.
+        """
         import time
 
+        if reference.digest and reference.digest not in (image.digest, index.digest if index else ""):
+            raise InvalidInput(f"image {reference.short!r}: its digest is not that of image {image.digest}")
         old = self.names.get(reference)
         config = image.manifest.config.digest
         self.names.set(Name(str(reference), image.descriptor, index, int(time.time()), config))

@@ -269,8 +269,8 @@ class Propagate(Step):
         return f"make the root's mounts {kinds.get(self.propagation, 'unbindable')}"
 
 
-class MakeWorkingDirectory(Step):
-    """Make the working directory where it is missing, in a root that will be read-only."""
+class MakeDirectory(Step):
+    """Make a directory of the root where it is missing: an image's volume, or where to work in a read-only root."""
 
     path: str
 
