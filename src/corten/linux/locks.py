@@ -44,6 +44,18 @@ def claim_left(path: str) -> int | None:
     return None
 
 
+def share(fd: int, path: str) -> bool:
+    """Hold what is behind a descriptor together with others; False if it does not lie at its path any more.
+
+    Who looks whether it is in use locks it alone for a moment; who removes it takes it away from its path first.
+    """
+    while is_at(fd, path):
+        if lock(fd, fcntl.LOCK_SH):
+            return is_at(fd, path)
+        os.sched_yield()
+    return False
+
+
 def lock(fd: int, kind: int) -> bool:
     """Lock what is behind a descriptor, fcntl.LOCK_EX or LOCK_SH, without waiting; whether that could be done."""
     try:

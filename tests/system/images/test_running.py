@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from corten.images.manifests import LAYER, Descriptor
 from corten.images.references import parse
 from corten.images.registry.pushing import push
+from corten.images.store import removal
 from corten.images.store.images import Image, Layer, Store
 from images_lab import Server, image, run
 
@@ -284,3 +286,26 @@ def _alone(path: str) -> bool:
     finally:
         os.close(fd)
     return True
+
+
+def test_looking_whether_an_image_is_in_use_is_not_in_the_way_of_starts(
+    made: Callable[..., Image], store: Store, said: Callable[..., str]
+) -> None:
+    """Who looks locks a layer alone for a moment: that a start meets it must not look like a removal."""
+    found = made("looked-at")
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            removal.in_use(store, found)
+
+    lookers = [threading.Thread(target=look) for _ in range(2)]
+    for looker in lookers:
+        looker.start()
+    try:
+        for _ in range(12):
+            assert said("looked-at", "echo up") == "up\n"
+    finally:
+        stop.set()
+        for looker in lookers:
+            looker.join()

@@ -14,6 +14,7 @@ import os
 
 from corten.errors import Error
 from corten.images.store.failures import complaint
+from corten.linux import locks
 from corten.runtime.removal import remove_all
 
 TYPE_CHECKING = False
@@ -113,12 +114,8 @@ def hold(path: str) -> int:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         return -1
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        if os.path.samestat(os.stat(path), os.fstat(fd)):
-            return fd
-    except (BlockingIOError, FileNotFoundError):
-        pass
+    if locks.share(fd, path):
+        return fd
     os.close(fd)
     return -1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 
 from corten.errors import NameInUse, NotFound
@@ -49,7 +48,7 @@ class Hold(Step):
             except FileNotFoundError:
                 raise NotFound(f"{path}: was removed meanwhile: get the image again") from None
             stage.claims[f"hold:{path}"] = fd
-            if not locks.lock(fd, fcntl.LOCK_SH) or not locks.is_at(fd, path):
+            if not locks.share(fd, path):
                 raise NotFound(f"{path}: is being removed: get the image again")
 
     def describe(self) -> str:
