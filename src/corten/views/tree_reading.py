@@ -290,5 +290,6 @@ _NEVER = b"some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
 # Files that count what is below a group, too, and what they say where there has never been any.
 _NOTHING = {
     **dict.fromkeys(("memory.usage_in_bytes", "memory.current", "pids.current", "cpuacct.usage"), b"0\n"),
+    "cpu.stat": b"usage_usec 0\n",
     **dict.fromkeys(("cpu.pressure", "memory.pressure", "io.pressure"), _NEVER),
 }
