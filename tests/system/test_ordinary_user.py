@@ -49,6 +49,14 @@ def lines(text: str) -> dict[str, str]:
 # --- what a container is, with one id
 
 
+def test_a_place_for_the_group_is_not_ignored(user: User) -> None:
+    done = user.corten("run", "--cgroup-parent", "/mine", "host", "true")
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr.startswith("corten: --cgroup-parent /mine: no control group for freezer: run as root")
+    done = user.corten("run", "--best-effort", "--cgroup-parent", "/mine", "host", "true")
+    assert (done.returncode, done.stderr.startswith("corten: not applied: --cgroup-parent /mine")) == (0, True)
+
+
 def test_a_directory_as_root(user: User) -> None:
     script = """
         echo id $(id -u) $(id -g) $(id -G)

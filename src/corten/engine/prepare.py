@@ -198,10 +198,15 @@ def _limits(
         resources = _without(resources, frozenset(refused))
         group = groups.place(layout, name, options.cgroup_parent, asked - refused.keys())
     if not group.dirs:
+        why = _refusal(layout, name, options.cgroup_parent, "freezer")
+        if options.cgroup_parent:
+            nowhere = f"--cgroup-parent {options.cgroup_parent}: {why}"
+            if not options.best_effort:
+                raise Unsupported(f"{nowhere}; --best-effort goes on without it")
+            not_applied = (*not_applied, f"not applied: {nowhere}")
         if options.pid != "private":
             unsafe = f"--pid {options.pid} without a control group: some of its processes could outlive the container"
             if not options.best_effort:
-                why = _refusal(layout, name, options.cgroup_parent, "freezer")
                 raise Unsupported(f"{unsafe}: {why}; --best-effort risks it")
             not_applied = (*not_applied, unsafe)
         return None, (), not_applied
