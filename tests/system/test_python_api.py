@@ -139,6 +139,57 @@ def test_streams_that_are_not_pipes(tmp_path: Path, capfd: pytest.CaptureFixture
         start("true", stdout=-7)
 
 
+def test_a_stream_that_is_not_open_is_told_and_harms_no_other_container() -> None:
+    with start("read x; exit 3", stdin=corten.PIPE) as other:
+        with pytest.raises(corten.InvalidInput, match="stdout: 999 is not an open descriptor"):
+            start("true", stdout=999)
+        assert other.running()
+        assert other.stdin is not None
+        other.stdin.write(b"go\n")
+        assert other.wait(timeout=20).exit_code == 3
+
+
+def test_a_file_as_a_stream(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w+") as file:
+        with start("echo x", stdout=file) as container:
+            container.wait()
+        file.seek(0)
+        assert file.read() == "x\n"
+
+
+def test_own_streams_that_are_closed() -> None:
+    script = (
+        "import os, corten; os.close(0); os.close(1);"
+        f"root = {shared()!r}; echo = ['sh', '-c', 'echo x; cat'];"
+        "box = corten.start(rootfs=root, writable='throwaway', stdin=None, stdout=None, argv=echo);"
+        "os._exit(box.wait().exit_code)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == 0
+
+
+def test_no_descriptors_left() -> None:
+    script = (
+        "import corten, os, resource\n"
+        f"options = dict(rootfs={shared()!r}, writable='throwaway', argv=['true'])\n"
+        "assert corten.run(**options).ok\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (os.dup(0) + 2, hard))\n"
+        "try: corten.run(**options)\n"
+        "except corten.KernelError as error: assert 'ulimit -n' in str(error)\n"
+        "else: assert False\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))\n"
+        "assert corten.run(**options).ok\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("timeout", [3e6, 1e12, float("inf")])
+def test_patience_without_end(timeout: float) -> None:
+    with start("exit 4") as container:
+        assert container.wait(timeout=timeout).exit_code == 4
+
+
 def test_wait_with_a_timeout_goes_on() -> None:
     with start("read x; exit 6", stdin=corten.PIPE) as container:
         for _ in range(2):

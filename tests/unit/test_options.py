@@ -168,19 +168,32 @@ def test_what_makes_no_sense_is_one_line_that_names_the_option(words: str, messa
         ({"memory": 1.5}, "memory: 1.5 is not a size"),
         ({"env": "A=1"}, "env: 'A=1' is not a list"),
         ({"cpus": "many"}, "cpus: 'many' is not a number of CPUs"),
+        ({"mounts": [("/tmp", "/x")]}, "mounts: ('/tmp', '/x') is not text"),
+        ({"volumes": {"/tmp": {"bind": "/x"}}}, "volumes: a mapping cannot say it: give a list"),
+        ({"env": {"A=B": "1"}}, "env: 'A=B' is no name"),
+        ({"env": {1: "1"}}, "env: 1 is no name"),
+        ({"env": {"A": "\ud800"}}, "env: 'A=.ud800': write KEY=VALUE"),
+        ({"user": "\ud800"}, "user: '.ud800' is not a text"),
+        ({"cap_add": [3]}, "cap_add: 3 is not text"),
         ({"rootfs": "/"}, "give either an image or a rootfs, not both"),
     ],
 )
 def test_python_gets_the_name_of_its_keyword(given: dict[str, Any], message: str) -> None:
-    with pytest.raises(Error, match="^" + message.replace("?", r"\?")):
+    with pytest.raises(Error, match="^" + message.replace("?", r"\?").replace("(", r"\(").replace(")", r"\)")):
         make("host", ["true"], **given)
 
 
 def test_a_command_is_a_list() -> None:
-    with pytest.raises(InvalidInput, match=r"^argv: 'echo hi' is one string"):
+    with pytest.raises(InvalidInput, match=r"^argv: 'echo hi' is not a list"):
         make("host", "echo hi")
     with pytest.raises(InvalidInput, match=r"^argv: 3 is not text"):
         make("host", ["sleep", 3])  # type: ignore[list-item]
+    with pytest.raises(InvalidInput, match=r"^argv: None is not a list"):
+        make("host", None)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match=r"^argv: '.ud800' is not text"):
+        make("host", ["\ud800"])
+    with pytest.raises(InvalidInput, match=r"^image: None is neither"):
+        make(None, ["true"])  # type: ignore[arg-type]
     assert make("host", ["cat", Path("/x")]).argv == ("cat", "/x")  # type: ignore[list-item]
 
 

@@ -5,6 +5,7 @@ Safe from any thread and from a process with a huge heap: the spawner does the c
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import select
@@ -16,7 +17,7 @@ from corten.engine.home import sweep_once
 from corten.engine.options import RunOptions
 from corten.engine.prepare import Prepared, prepare, prepare_again
 from corten.engine.result import Result, error_of, result_of
-from corten.errors import Error, InvalidInput
+from corten.errors import Error, InvalidInput, KernelError
 from corten.linux import pidfd, signals, sockets
 from corten.linux.cgroup import usage
 from corten.linux.cgroup.group import Group
@@ -29,15 +30,26 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
-    from typing import BinaryIO, Self, Unpack
+    from typing import IO, Any, BinaryIO, Self, Unpack
 
     from corten.engine.keywords import RunKeywords, RunnableImage
     from corten.images.root_source import RootSource
+
+    Stream = int | IO[Any] | None
 
 PIPE = -1
 """For `start`: give the container a pipe, whose other end is the handle's `stdin`, `stdout` or `stderr`."""
 DEVNULL = -3
 INHERIT = None
+_LONGEST = 2.0**31 - 1  # milliseconds, what poll takes: 24 days
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 class Container:
@@ -66,14 +78,14 @@ class Container:
         self._lock = threading.Lock()
         self._waiting = 0
 
-    def _launch(self, stdio: tuple[int | None, int | None, int | None]) -> None:
+    def _launch(self, stdio: tuple[Stream, Stream, Stream]) -> None:
         """Start it. Apart from `__init__`: at every moment somebody holds the handle, and so can end the container."""
         self.begin(stdio)
         self._until(lambda: bool(self.pid) or self._over, None)
         if self._over and self._failure is not None:
             raise self._failure
 
-    def begin(self, stdio: tuple[int | None, int | None, int | None]) -> None:
+    def begin(self, stdio: tuple[Stream, Stream, Stream]) -> None:
         """Have it started, and do not wait for that: `advance` tells, whenever `fileno()` is readable."""
         opened: list[int] = []
         try:
@@ -81,6 +93,9 @@ class Container:
             self._reports, theirs = sockets.pair()
             streams = given[0], given[1], given[2]
             spawner_client.launch(self._plan, self._prepared.id, streams, theirs)
+        except OSError as error:
+            hint = "raise the limit of open files (ulimit -n)" if error.errno == errno.EMFILE else ""
+            raise KernelError("hand a container to the spawner", error.errno or 0, hint) from None
         finally:
             for fd in opened:
                 os.close(fd)
@@ -91,13 +106,15 @@ class Container:
             self._take_what_is_there()
             return not self._over
 
-    def _stream(self, number: int, wish: int | None, opened: list[int]) -> int:
+    def _stream(self, number: int, wish: Stream, opened: list[int]) -> int:
         """The container's end of one standard stream; what must be closed after the launch is noted."""
-        if wish is None:
-            return number
-        if wish == DEVNULL:
+        if wish is not None and not isinstance(wish, int):
+            wish = wish.fileno()
+        if wish == DEVNULL or (wish is None and not _is_open(number)):
             opened.append(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
             return opened[-1]
+        if wish is None:
+            return number
         if wish == PIPE:
             reading, writing = os.pipe2(os.O_CLOEXEC)
             opened.append(reading if number == 0 else writing)
@@ -108,8 +125,10 @@ class Container:
             else:
                 self.stderr = os.fdopen(reading, "rb", 0)
             return opened[-1]
-        if wish < 0:
-            raise InvalidInput(f"{wish} is not a descriptor: use PIPE, DEVNULL, None or an open one")
+        if wish < 0 or not _is_open(wish):
+            # Else it would fail on the way to the spawner, which would be taken for dead.
+            raise InvalidInput(f"{('stdin', 'stdout', 'stderr')[number]}: {wish} is not an open descriptor: use PIPE, "
+                               "DEVNULL, None, a file, or an open one")  # fmt: skip
         return wish
 
     # --- reports of the spawner
@@ -163,7 +182,7 @@ class Container:
             try:
                 # Without the lock: other threads may wait with a deadline of their own, or just ask.
                 left = None if deadline is None else max(0.0, (deadline - time.monotonic()) * 1000)
-                late = not poll.poll(left)
+                late = not poll.poll(left if left is None else min(left, _LONGEST)) and (left or 0) < _LONGEST
             finally:
                 with self._lock:
                     self._waiting -= 1
@@ -174,6 +193,8 @@ class Container:
 
     def wait(self, timeout: float | None = None) -> Result:
         """Wait for the end, at most `timeout` seconds (then `TimeoutError`; the container goes on)."""
+        if timeout is not None and timeout != timeout:  # noqa: PLR0124 - which only NaN is
+            raise InvalidInput("timeout: NaN is no number of seconds")
         deadline = None if timeout is None else time.monotonic() + timeout
         if not self._until(lambda: self._over, deadline):
             raise TimeoutError(f"container {self.id} still runs after {timeout:g} s")
@@ -294,14 +315,14 @@ def start(
     image: str | RunnableImage = "",
     argv: Sequence[str] = (),
     *,
-    stdin: int | None = DEVNULL,
-    stdout: int | None = PIPE,
-    stderr: int | None = PIPE,
+    stdin: Stream = DEVNULL,
+    stdout: Stream = PIPE,
+    stderr: Stream = PIPE,
     **options: Unpack[RunKeywords],
 ) -> Container:
     """Start a container and give a handle on it. Options as for `run`.
 
-    stdin, stdout, stderr: PIPE, DEVNULL, None for the caller's own, or a descriptor.
+    stdin, stdout, stderr: PIPE, DEVNULL, None for the caller's own, a file, or its descriptor.
     """
     return start_with(options_module.make(image, argv, **options), (stdin, stdout, stderr))
 
@@ -315,7 +336,7 @@ def _container(options: RunOptions, source: RootSource | None = None) -> Contain
 
 
 def start_with(
-    options: RunOptions, stdio: tuple[int | None, int | None, int | None], source: RootSource | None = None
+    options: RunOptions, stdio: tuple[Stream, Stream, Stream], source: RootSource | None = None
 ) -> Container:
     """Start a container from options that have been checked. source: its root, if that is known already."""
     container = _container(options, source)

@@ -16,6 +16,17 @@ UNLIMITED = 2**64 - 1
 """RLIM_INFINITY, as OCI writes it."""
 
 
+def is_text(value: object) -> bool:
+    """Whether it is text that can be handed to the kernel: no zero bytes, and nothing that stands for no bytes."""
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
+
+
 class Ulimit(Record):
     """A resource limit of processes, setrlimit(2). Limits in the kernel's unit; `UNLIMITED` for none."""
 
@@ -244,7 +255,7 @@ def time_offset(label: str, text: str) -> tuple[str, int, int]:
 def environment(label: str, text: str) -> tuple[str, str] | None:
     """`KEY=VALUE`, or `KEY` for the value of our own environment (None when it is not set)."""
     key, equals, value = text.partition("=")
-    if not key or "\0" in text:
+    if not key or not is_text(text):
         raise InvalidInput(f"{label}: {text!r}: write KEY=VALUE")
     if equals:
         return key, value

@@ -147,6 +147,8 @@ def make(image: str | RunnableImage = "", argv: Sequence[str] = (), **given: Unp
     """
     fields: dict[str, Any] = {}
     if not isinstance(image, str):
+        if not hasattr(image, "for_run"):
+            raise InvalidInput(f"image: {image!r} is neither the name of an image nor a corten.Image")
         image, fields["mounts"] = image.for_run()
     fields |= {"image": image, "argv": _argv(argv)}
     env: tuple[tuple[str, str], ...] = ()
@@ -180,16 +182,36 @@ def _items(name: str, value: object) -> list[Any]:
     if isinstance(value, str) or not hasattr(value, "__iter__"):
         raise InvalidInput(f"{name}: {value!r} is not a list")
     if isinstance(value, dict):
-        value = [key if item is None else f"{key}={item}" for key, item in value.items()]
-    return [read(name, item) if isinstance(item, str) else item for item in value]
+        value = _lines(name, value)
+    found = [read(name, item) if isinstance(item, str) else item for item in value]
+    kinds = (str, Record, tuple) if name in _PAIRS else (str, Record)
+    for item in found:
+        unset = item is None and name == "env"  # a variable that is not set here, either
+        if not isinstance(item, kinds) and not unset:
+            raise InvalidInput(f"{name}: {item!r} is not text: write it as on the command line")
+    return found
+
+
+_MAPPINGS = ("env", "sysctls", "ulimits", "hugetlb", "net_priority", "cgroup_conf")
+_PAIRS = (*_MAPPINGS, "env_file", "time_offset", "security_opt")
+
+
+def _lines(name: str, value: dict[Any, Any]) -> list[str]:
+    """A mapping as lines `KEY=VALUE`."""
+    if name not in _MAPPINGS:
+        raise InvalidInput(f"{name}: a mapping cannot say it: give a list of texts, as on the command line")
+    for key in value:
+        if not isinstance(key, str) or "=" in key:
+            raise InvalidInput(f"{name}: {key!r} is no name: it is text without '='")
+    return [key if item is None else f"{key}={item}" for key, item in value.items()]
 
 
 def _argv(argv: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(argv, str):
-        raise InvalidInput(f"argv: {argv!r} is one string: give a list such as ['sh', '-c', {argv!r}]")
+    if isinstance(argv, str) or not hasattr(argv, "__iter__"):
+        raise InvalidInput(f"argv: {argv!r} is not a list: give one such as ['sh', '-c', 'echo hello']")
     words = tuple(os.fspath(word) if hasattr(word, "__fspath__") else word for word in argv)
     for word in words:
-        if not isinstance(word, str) or "\0" in word:
+        if not option_values.is_text(word):
             raise InvalidInput(f"argv: {word!r} is not text without zero bytes")
     return words
 
@@ -206,9 +228,9 @@ def _nearest(name: str) -> str:
 
 def _text(label: str, value: Any) -> str:
     text = os.fspath(value) if hasattr(value, "__fspath__") else value
-    if not isinstance(text, str) or not text or "\0" in text:
+    if not option_values.is_text(text) or not text:
         raise InvalidInput(f"{label}: {value!r} is not a text with something in it")
-    return text
+    return str(text)
 
 
 def _limit(label: str, value: Any) -> int:
