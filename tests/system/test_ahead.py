@@ -1,4 +1,7 @@
-"""Containers that are made before they are asked for are what they would have been if they had been made then."""
+"""Containers that are made before they are asked for are what they would have been if they had been made then.
+
+Those are the ones whose first process is a copy of the launcher: here, because they have no init.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def ask(root: Path, words: str, **options: object) -> corten.Result:
-    options = {"memory": "64m", "cpus": 1, "pids": 32, "writable": "throwaway", **options}
+    options = {"memory": "64m", "cpus": 1, "pids": 32, "writable": "throwaway", "init": False, **options}
     return corten.run(rootfs=str(root), argv=["/bin/sh", "-c", words], **options)  # type: ignore[arg-type]
 
 
@@ -57,7 +60,7 @@ def made_ahead(root: Path, words: str = "true", **options: object) -> int:
 
 def test_one_that_is_asked_for_again_and_again_is_made_ahead(root: Path) -> None:
     pid = made_ahead(root)
-    options = {"memory": "64m", "cpus": 1, "pids": 32, "writable": "throwaway"}
+    options = {"memory": "64m", "cpus": 1, "pids": 32, "writable": "throwaway", "init": False}
     with corten.start(rootfs=str(root), argv=["/bin/sh", "-c", "true"], **options) as container:  # type: ignore[arg-type]
         assert container.pid == pid
         assert container.wait().exit_code == 0
@@ -121,7 +124,7 @@ def test_limits_hold_in_it(root: Path) -> None:
 def test_it_holds_nothing_of_others(root: Path) -> None:
     """While others run, with pipes and sockets of their own; and inside there are the three streams only."""
     words = "ls -l /proc/self/fd | wc -l"
-    options = {"memory": "64m", "cpus": 1, "pids": 32, "writable": "throwaway"}
+    options = {"memory": "64m", "cpus": 1, "pids": 32, "writable": "throwaway", "init": False}
     with corten.start(rootfs=str(root), argv=["/bin/cat"], stdin=corten.PIPE, **options) as other:  # type: ignore[arg-type]
         pid = made_ahead(root, words)
         held = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
@@ -150,7 +153,7 @@ def test_it_goes_with_its_library_however_that_ends(root: Path, home: Path) -> N
     script = f"""
 import corten, os, signal
 for _ in range(6):
-    corten.run(rootfs={str(root)!r}, argv=["/bin/true"], memory="64m", writable="throwaway")
+    corten.run(rootfs={str(root)!r}, argv=["/bin/true"], memory="64m", writable="throwaway", init=False)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run([sys.executable, "-c", script], check=False)
@@ -166,7 +169,8 @@ def test_what_nobody_wants_any_more_is_ended(root: Path, home: Path) -> None:
 
 def test_a_kind_that_others_have_pushed_out_leaves_nothing(root: Path) -> None:
     """Asked for again, and at the same moment more other kinds are asked for than the spawner keeps."""
-    options = {"cpus": 1, "pids": 32, "writable": "throwaway", "stdout": corten.DEVNULL, "stderr": corten.DEVNULL}
+    silent = {"stdout": corten.DEVNULL, "stderr": corten.DEVNULL}
+    options = {"cpus": 1, "pids": 32, "writable": "throwaway", "init": False, **silent}
     for _ in range(3):
         ask(root, "true")
     begun = [corten.start(rootfs=str(root), argv=["/bin/sh", "-c", "true"], memory="64m", **options)]  # type: ignore[arg-type]

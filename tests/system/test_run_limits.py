@@ -248,10 +248,12 @@ def test_limit_below_what_can_start(parent: str) -> None:
         above = directory(container, "memory").parent
     if not V2:  # where a limit below what is still cached is refused
         (above / "memory.force_empty").write_text("0")
-    _limit_memory(above, 512 << 10)
+    _limit_memory(above, 256 << 10)
     done = refused("--memory", "8m", "--cgroup-parent", parent, "--rootfs", shared(), "--writable", "throwaway", "true")
-    assert done.returncode == 125
-    assert "out of memory before the program started" in done.stderr
+    # What it is not enough for, some step or the exec of the program, is the kernel's business.
+    before = "out of memory before the program started" in done.stderr
+    assert done.returncode == (125 if before else 137)
+    assert "out of memory" in done.stderr
 
 
 @pytest.mark.parametrize("text", ["../..", "/a/../b", ""])

@@ -50,14 +50,19 @@ def clone3(flags: int, cgroup_fd: int | None = None) -> Clone:
         # Whoever started us has it so (`trap '' CHLD`, some daemons): the kernel would then throw away how it ended.
         signals.heed_children()
     pidfd = ctypes.c_int(-1)
+    args = arguments(flags, pidfd, cgroup_fd)
+    pid = syscalls.call("clone3", args, ctypes.sizeof(args))
+    return Clone(pid, pidfd.value)
+
+
+def arguments(flags: int, pidfd: ctypes.c_int, cgroup_fd: int | None) -> ctypes.Array[ctypes.c_uint64]:
+    """`struct clone_args`. pidfd: where the kernel puts it."""
     flags |= _CLONE_PIDFD | _CLONE_CLEAR_SIGHAND
     if cgroup_fd is not None:
         flags |= _CLONE_INTO_CGROUP
     # With CLONE_PARENT the child has the signal of the process between, and none may be named (clone(2), EINVAL).
     exit_signal = 0 if flags & _CLONE_PARENT else _SIGCHLD
-    args = syscalls.words(flags, ctypes.addressof(pidfd), 0, 0, exit_signal, 0, 0, 0, 0, 0, cgroup_fd or 0)
-    pid = syscalls.call("clone3", args, ctypes.sizeof(args))
-    return Clone(pid, pidfd.value)
+    return syscalls.words(flags, ctypes.addressof(pidfd), 0, 0, exit_signal, 0, 0, 0, 0, 0, cgroup_fd or 0)
 
 
 def unshare(kind: str) -> None:

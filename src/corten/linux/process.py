@@ -14,6 +14,7 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 
 _CLOSE_RANGE_CLOEXEC = 4
 _MAX_FD = 0xFFFFFFFF
 _KEYCTL_JOIN_SESSION_KEYRING = 1
+AT_EMPTY_PATH = 0x1000
 
 
 def set_name(name: str) -> None:
@@ -116,6 +117,11 @@ def set_oom_score(value: int) -> None:
 def new_session_keyring(name: str) -> None:
     """Have a keyring of its own, so that the caller's keys are out of reach."""
     syscalls.call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, name.encode(), 0, 0, 0)
+
+
+def execute(fd: int, args: list[bytes], environment: list[bytes]) -> None:
+    """Become the program behind a descriptor. environment: any words, also such as are no variables. `OSError`."""
+    syscalls.call("execveat", fd, b"", syscalls.strings(args), syscalls.strings(environment), AT_EMPTY_PATH)
 
 
 def real_cwd() -> str:

@@ -1,5 +1,8 @@
 """The child of the clone: performs the plan's inside steps, then becomes pid 1 or the program itself.
 
+There are two kinds of it. A child that has the launcher's memory on loan (`borrow`) executes the init as a program of
+its own, `init_program`. Where that cannot be (`may_borrow`) a copy of the launcher (`run_child`) goes on as pid 1.
+
 Rule 1: nothing is imported after the pivot: the host's files are gone. All modules that steps use are loaded before.
 Rule 2: every way out is a message on the channel, or the channel's end.
 Rule 3: as pid 1 it only reaps, forwards and reports. It has the container's rights, no more; it cannot be traced.
@@ -14,13 +17,17 @@ import select
 from corten import errors
 from corten.linux import paths, process, signals, sockets
 from corten.linux.signals import Mask
-from corten.runtime import channel
+from corten.records import Record
+from corten.runtime import channel, init_program
 from corten.runtime.plan import Plan, Program
 from corten.runtime.step import Stage, perform
+from corten.runtime.steps import mounts, namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
+
+    from corten.linux.vfork import End
 
 _NOT_FOUND = (errno.ENOENT, errno.ENOTDIR)
 _WAIT_ANY = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -71,6 +78,75 @@ def run_child(plan: Plan, stage: Stage, stdio: tuple[int, int, int] | None, mask
     except BaseException as error:  # a copy of the launcher must never run on as one
         _say(sock, channel.Failed("Error", 0, f"{type(error).__name__} while setting up: {error}"))
     os._exit(status)
+
+
+def may_borrow(plan: Plan) -> bool:
+    """Whether its child can be set up in the launcher's memory, while the launcher stands still. Pure.
+
+    Not where the launcher has something to do meanwhile (id maps) or would have to wait for long (copies), and where
+    the kernel wants a process with memory of its own: to join a time or user namespace; for a new time namespace, which
+    it gives to what is executed only since Linux 6.3.
+    """
+    own = plan.init and not plan.joined and not plan.payload and "pid" in plan.namespaces
+    if not own or "user" in plan.namespaces or ("time" in plan.namespaces and not _NEW_TIME_BY_EXEC):
+        return False
+    for step in plan.inside:
+        if isinstance(step, (namespaces.JoinNamespace, namespaces.TimeOffsets)):
+            return False
+        if isinstance(step, mounts.Mount) and step.options.copy_up:
+            return False
+    return True
+
+
+_NEW_TIME_BY_EXEC = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2]) >= (6, 3)
+
+
+def borrow(plan: Plan, stage: Stage, stdio: tuple[int, int, int], init: int) -> End:
+    """Everything that a child does that has the launcher's memory: what to execute at the end, or its exit status.
+
+    init: the descriptor of the `init_program`, which will find its channel behind the descriptors that are kept.
+    """
+    assert stage.channel is not None
+    sock = stage.channel
+    try:
+        process.set_name("corten:setup")
+        process.die_with_parent(signals.KILL)
+        _take_stdio(stdio)
+        perform(plan.inside, stage)
+        process.set_dumpable(False)  # a change of user may have undone it (fs.suid_dumpable), and this is no copy
+        words: list[str] = []
+        if not plan.held:
+            variables = [f"{name}={value}" for name, value in _environment(plan.program).items()]
+            words = [find_program(plan.program), *plan.program.args, "", *variables]
+        signals.reset_ignored()
+        own = 3 + plan.keep_fds
+        kept = tuple(range(3, own))
+        process.close_all_but((*kept, sock.fileno(), init))
+        if init == own:
+            init = os.dup(init)
+        if sock.fileno() == own:
+            os.set_inheritable(own, True)
+        else:
+            os.dup2(sock.fileno(), own)
+        return init, [b"corten:init"], [os.fsencode(word) for word in words]
+    except errors.Error as error:
+        number, text = getattr(error, "errno", 0), str(error)
+        if number == errno.ENOMEM and plan.group:  # a copy would have been killed: nobody is whose memory is lent
+            text = f"out of memory before the program started: {text}: the memory limit is too small to start in"
+        _say(sock, channel.Failed(type(error).__name__, number, text))
+        return error.exit_code
+    except BaseException as error:  # it must end, and its launcher go on
+        _say(sock, channel.Failed("Error", 0, f"{type(error).__name__} while setting up: {error}"))
+        return errors.Error.exit_code
+
+
+def heard(data: bytes, plan: Plan) -> Record | None:
+    """What the child has said on its channel, in whichever form; None if it is nothing that it would say."""
+    message = init_program.heard(data)
+    if isinstance(message, int):
+        error = _refused(plan.program.args[0], OSError(message, ""))
+        return channel.Failed(type(error).__name__, getattr(error, "errno", 0), str(error))
+    return message or channel.decode(data)
 
 
 def _launcher_lives(sock: sockets.Socket, wait: bool) -> bool:

@@ -15,14 +15,13 @@ import time
 
 from corten import output
 from corten.errors import Error, KernelError
-from corten.linux import clone, kmsg, pidfd, process, signals, sockets
+from corten.linux import clone, kmsg, pidfd, process, signals, sockets, vfork
 from corten.linux.cgroup import events, pressure, usage
 from corten.linux.cgroup.group import Group
 from corten.linux.idmap import write_maps
 from corten.linux.signals import Mask
-from corten.runtime import channel
+from corten.runtime import channel, init, init_program
 from corten.runtime.account import Account, Victim
-from corten.runtime.init import run_child
 from corten.runtime.plan import Plan, clone_flags
 from corten.runtime.step import Stage, perform
 
@@ -88,9 +87,12 @@ class Launch:
         now = signals.block_all()
         gc.disable()  # a collection in the child would copy pages, and could run finalizers of the launcher
         try:
-            made = self._clone_into(clone_flags(plan), cgroup_fd)
-            if made.pid == 0:
-                run_child(plan, stage, stdio, mask or now)
+            if stdio is not None and init.may_borrow(plan):
+                made = self._lend(stdio, mask or now, cgroup_fd)
+            else:
+                made = self._clone_into(clone_flags(plan), cgroup_fd)
+                if made.pid == 0:
+                    init.run_child(plan, stage, stdio, mask or now)
         except OSError as error:
             what = "clone with new namespaces " + " ".join(plan.namespaces)
             raise KernelError(what, error.errno or 0, _clone_hint(plan, error.errno)) from None
@@ -113,6 +115,16 @@ class Launch:
             self._close()
             raise
 
+    def _lend(self, stdio: tuple[int, int, int], mask: Mask, cgroup_fd: int | None) -> clone.Clone:
+        """A child that is set up in our own memory."""
+        plan, stage = self.plan, self._stage.copy()
+        arguments = 0 if plan.held else len(plan.program.args)
+        program = init_program.prepare(arguments, 3 + plan.keep_fds, mask.bits)
+        try:
+            return vfork.clone3(clone_flags(plan), cgroup_fd, lambda: init.borrow(plan, stage, stdio, program))
+        finally:
+            os.close(program)
+
     def _clone_into(self, flags: int, cgroup_fd: int | None) -> clone.Clone:
         if not self.plan.joined:
             return clone.clone3(flags, cgroup_fd)
@@ -126,7 +138,7 @@ class Launch:
         data, descriptors = sockets.receive(self.channel)
         if not data:
             return False
-        message = channel.decode(data)
+        message = init.heard(data, self.plan)
         if isinstance(message, channel.Ended):
             self._ended = message
         elif isinstance(message, channel.Failed):

@@ -79,7 +79,7 @@ def run_program(
         for hook in hooks:
             run_hook(hook, "startContainer", stage.state)
         process.close_on_exec_from(3 + plan.keep_fds)
-        by = trampoline.prepare() if sealed else -1
+        by = trampoline.prepare(len(plan.program.args)) if sealed else -1
         perform(plan.payload, stage)
         signals.reset_ignored()
         signals.restore(mask)

@@ -27,6 +27,7 @@ from corten import errors
 from corten.linux import pidfd, process, sockets
 from corten.records import Record
 from corten.runtime import channel, compile  # noqa: A004, F401 - compile knows every step, and so must we
+from corten.runtime.init import may_borrow
 from corten.runtime.launcher import Launch
 from corten.runtime.plan import Plan
 from corten.runtime.stock import IDLE_S, Kind, MountTable
@@ -180,7 +181,7 @@ class Spawner:
         if launch is None:
             identity, plan = kind.plan()
             launch = self.wire(identity, client, lambda on_message: Launch(plan, stdio, on_message))
-        if again and launch.plan.ahead and self.live:
+        if again and launch.plan.ahead and self.live and not may_borrow(launch.plan):
             self.wanted = kind
 
     def _call(self, kind: Kind, stdio: tuple[int, int, int], client: _Client) -> Launch | None:

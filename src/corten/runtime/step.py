@@ -36,6 +36,13 @@ class Stage:
         self.channel: Socket | None = None
         self.state = b""
 
+    def copy(self) -> Stage:
+        """One for a child in the same memory: what it opens and closes there is not ours."""
+        made = Stage()
+        made.__dict__.update(self.__dict__)
+        made.trees = dict(self.trees)
+        return made
+
     def close(self) -> None:
         """Close what the launcher opened for the child."""
         for fd in self.trees.values():
