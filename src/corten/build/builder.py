@@ -166,7 +166,8 @@ class Builder:
         from corten.images.registry.pulling import pull
         from corten.images.registry.watching import SILENT
 
-        record = pull(self.store, text, "", self._watch() if self._watch else SILENT)
+        self.progress.beside = self._watch() if self._watch else SILENT
+        record = pull(self.store, text, "", self.progress.beside)
         return self.store.image(record.manifest.digest)
 
     def tree(self, layers: tuple[Layer, ...]) -> Tree:

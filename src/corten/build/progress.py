@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import threading
 
+from corten.images.registry.watching import SILENT, Watcher
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from corten.build.instructions import Instruction
@@ -19,6 +21,8 @@ class Progress:
     def __init__(self, fd: int, parallel: bool = False) -> None:
         self._fd, self._parallel = fd, parallel
         self._lock = threading.Lock()
+        self.beside: Watcher = SILENT
+        """Who may be drawing on the same terminal: it is asked to write first."""
 
     @property
     def silent(self) -> bool:
@@ -43,6 +47,8 @@ class Progress:
         if self._fd < 0:
             return
         with self._lock:
+            if self.beside.above(data):
+                return
             view = memoryview(data)
             while view:
                 try:

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
+import time
 
 from corten.images.registry.watching import Watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from typing import Any
+
+    from rich.progress import TaskID
+
+    from corten.cli.transfer_bars import Bars as Drawn
 
 
-def watching(quiet: bool = False) -> Lines | Bars:
-    """Who looks on, by what stderr is."""
+FETCHING, SENDING = ("fetching", "fetched"), ("sending", "sent")
+
+
+def watching(quiet: bool = False, words: tuple[str, str] = FETCHING) -> Lines | Bars:
+    """Who looks on, by what stderr is. words: for what is being done and has been done to blobs."""
     terminal = not quiet and os.isatty(2) and os.environ.get("TERM", "dumb") != "dumb"
-    return Bars() if terminal else Lines(quiet)
+    return Bars(words[0]) if terminal else Lines(quiet, words[1])
 
 
 class Lines(Watcher):
-    """A line for what people should know."""
+    """A line for what people should know, and one at the end for what was moved."""
 
-    def __init__(self, quiet: bool = False) -> None:
-        self._quiet = quiet
+    def __init__(self, quiet: bool = False, done: str = FETCHING[1]) -> None:
+        self._quiet, self._done = quiet, done
+        self._moved: dict[str, int] = {}
+        self._began = time.monotonic()
 
     def say(self, line: str) -> None:
         """Write it to stderr."""
@@ -31,54 +42,107 @@ class Lines(Watcher):
             sys.stderr.write(f"corten: {line}\n")
             sys.stderr.flush()
 
+    def begin(self, digest: str, size: int, done: int = 0, word: str = "") -> None:  # noqa: ARG002 - for bars
+        """What has begun is counted, each blob by one thread."""
+        self._moved.setdefault(digest, 0)
 
-class Bars(Lines):
-    """A bar for each blob. What draws them is loaded when the first one begins: often there is nothing to move."""
+    def advance(self, digest: str, count: int) -> None:
+        """It is counted."""
+        if digest in self._moved:
+            self._moved[digest] += count
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._progress: Progress | None = None
+    def end(self) -> None:
+        """Say how much it was."""
+        moved = [count for count in self._moved.values() if count]
+        if moved:
+            from corten.engine.quantities import show_size
+
+            size, seconds = sum(moved), max(time.monotonic() - self._began, 0.001)
+            blobs = f"{len(moved)} blob{'' if len(moved) == 1 else 's'}"
+            self.say(f"{self._done} {blobs}, {show_size(size)} in {seconds:.1f} s, {show_size(int(size / seconds))}/s")
+
+
+class Bars(Watcher):
+    """A bar for each blob, and one for all. What draws them is loaded with the first: often there is nothing to move.
+
+    Rule: whatever ends this, the terminal is left as it was; so SIGTERM and SIGHUP end it as Ctrl-C does.
+    """
+
+    def __init__(self, doing: str = FETCHING[0]) -> None:
+        self._doing = doing
+        self._drawn: Drawn | None = None
         self._tasks: dict[str, TaskID] = {}
+        self._left: dict[str, int] = {}
+        self._moved = 0
+        self._signals: dict[int, Any] = {}
         self._lock = threading.Lock()
-
-    def _drawn(self) -> Progress:
-        if self._progress is None:
-            from rich.console import Console
-            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-            self._progress = Progress(
-                TextColumn("{task.description}"), TextColumn("{task.fields[phase]:<10}"), BarColumn(30),
-                DownloadColumn(binary_units=True), TransferSpeedColumn(), console=Console(stderr=True),
-            )  # fmt: skip
-            self._progress.start()
-        return self._progress
 
     def say(self, line: str) -> None:
         """Write it above the bars."""
-        with self._lock:
-            if self._progress is None:
-                super().say(line)
-            else:
-                self._progress.console.print(f"corten: {line}", markup=False, highlight=False)
+        if not self.above(f"corten: {line}\n".encode()):
+            sys.stderr.write(f"corten: {line}\n")
+            sys.stderr.flush()
 
-    def begin(self, digest: str, size: int, done: int = 0) -> None:
-        """A bar more."""
+    def above(self, data: bytes) -> bool:
+        """Text above the bars, if there are any."""
         with self._lock:
-            progress = self._drawn()
-            short = digest.partition(":")[2][:12]
-            self._tasks[digest] = progress.add_task(short, total=size, completed=done, phase="moving")
+            if self._drawn is None:
+                return False
+            self._drawn.write(data)
+            return True
+
+    def begin(self, digest: str, size: int, done: int = 0, word: str = "") -> None:
+        """A bar more, or one that begins anew."""
+        with self._lock:
+            drawn = self._drawn or self._start()
+            if digest in self._tasks:
+                drawn.reset(self._tasks[digest], total=size, completed=done, phase=word or self._doing)
+            else:
+                name = digest.partition(":")[2][:12]
+                self._tasks[digest] = drawn.add_task(name, total=size, completed=done, phase=word or self._doing)
+            self._left[digest] = size - done  # what was there from before does not count
+            self._count(drawn)
+
+    def _count(self, drawn: Drawn) -> None:
+        """The bar for all is shown if there are several."""
+        drawn.update(drawn.all, total=self._moved + sum(self._left.values()), visible=len(self._tasks) > 1)
+
+    def _start(self) -> Drawn:
+        from corten.cli.transfer_bars import Bars as Drawn
+
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) == signal.SIG_DFL:
+                    self._signals[number] = signal.signal(number, _stop)
+        self._drawn = Drawn()
+        self._drawn.start()
+        return self._drawn
 
     def advance(self, digest: str, count: int) -> None:
-        """The bar grows."""
-        if self._progress is not None and digest in self._tasks:
-            self._progress.advance(self._tasks[digest], count)
+        """The bar grows, and that for all."""
+        with self._lock:
+            if self._drawn is not None and digest in self._tasks:
+                self._left[digest] -= count
+                self._moved += count
+                self._drawn.advance(self._tasks[digest], count)
+                self._drawn.advance(self._drawn.all, count)
 
     def phase(self, digest: str, word: str) -> None:
         """Its word changes."""
-        if self._progress is not None and digest in self._tasks:
-            self._progress.update(self._tasks[digest], phase=word)
+        with self._lock:
+            if self._drawn is not None and digest in self._tasks:
+                self._drawn.update(self._tasks[digest], phase=word)
 
     def end(self) -> None:
         """The bars stay as they are."""
-        if self._progress is not None:
-            self._progress.stop()
+        with self._lock:
+            drawn, self._drawn = self._drawn, None
+        if drawn is not None:
+            drawn.stop()
+        for number, before in self._signals.items():
+            signal.signal(number, before)
+
+
+def _stop(number: int, _: object) -> None:
+    """End as by Ctrl-C."""
+    raise SystemExit(128 + number)

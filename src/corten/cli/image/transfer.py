@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from corten.cli.parser import Command, Group, Option, parse
-from corten.cli.transfer_view import watching
+from corten.cli.transfer_view import SENDING, watching
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,6 +59,6 @@ def push(words: Sequence[str]) -> int:
     from corten.images.registry.pushing import push as send
     from corten.images.store.images import Store
 
-    digest = send(Store(directory()), arguments[0], arguments[-1], watching(values.get("quiet", False)))
+    digest = send(Store(directory()), arguments[0], arguments[-1], watching(values.get("quiet", False), SENDING))
     sys.stdout.write(f"{digest}\n")
     return 0

@@ -170,6 +170,8 @@ class _Pull:
         config = self.store.config(manifest.config.digest)
         # The same layer may be there twice.
         layers = {blob.digest: Layer(blob, own) for blob, own in zip(manifest.layers, config.diff_ids, strict=True)}
+        for layer in layers.values():
+            self.watcher.begin(layer.blob.digest, layer.blob.size, word="waiting")
         with ThreadPoolExecutor(AT_ONCE, "corten-pull") as pool:
             # The largest first: they decide when it is over.
             futures = [pool.submit(self._layer, one) for one in sorted(layers.values(), key=lambda one: -one.blob.size)]
@@ -192,8 +194,7 @@ class _Pull:
     def _layer(self, layer: Layer) -> None:
         here, unpacked = self.store.blobs.has(layer.blob.digest), self.store.layers.has(layer.diff_id)
         if here and unpacked:
-            self.watcher.begin(layer.blob.digest, layer.blob.size, layer.blob.size)
-            self.watcher.phase(layer.blob.digest, "there")
+            self.watcher.begin(layer.blob.digest, layer.blob.size, layer.blob.size, "there")
             return
         if not here:
             self._blob(layer.blob, layer)
@@ -219,7 +220,8 @@ class _Pull:
                     # What was there from before was wrong, perhaps of a mirror that lies: nothing of it stays.
 
     def _fill(self, blob: Descriptor, draft: Draft, layer: Layer | None) -> None:
-        self.watcher.begin(blob.digest, blob.size, draft.size)
+        if layer:
+            self.watcher.begin(blob.digest, blob.size, draft.size)
         flow = Flow(self.store, layer) if layer and not self.store.layers.has(layer.diff_id) else None
         try:
             if flow and draft.size:

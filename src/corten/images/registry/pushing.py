@@ -87,6 +87,8 @@ class _Push:
 
     def blobs(self, blobs: list[Descriptor]) -> None:
         once = {blob.digest: blob for blob in blobs}  # the same layer may be there twice
+        for blob in once.values():
+            self.watcher.begin(blob.digest, blob.size, word="waiting")
         with ThreadPoolExecutor(AT_ONCE, "corten-push") as pool:
             futures = [pool.submit(self._blob, one) for one in once.values()]
             try:
@@ -106,18 +108,16 @@ class _Push:
 
     def _blob(self, blob: Descriptor) -> None:
         what = f"blob {blob.digest}"
-        self.watcher.begin(blob.digest, blob.size)
         answer = self._ask("HEAD", f"{self.path}/blobs/{blob.digest}", what, (200, 404))
         if answer.status_code == 200:
-            self.watcher.advance(blob.digest, blob.size)
-            self.watcher.phase(blob.digest, "there")
+            self.watcher.begin(blob.digest, blob.size, blob.size, "there")
             return
         answer = self._begin(blob)
         if answer.status_code == 201:
-            self.watcher.advance(blob.digest, blob.size)
-            self.watcher.phase(blob.digest, "mounted")
+            self.watcher.begin(blob.digest, blob.size, blob.size, "mounted")
             return
         fd = self.store.blobs.open(blob.digest)
+        self.watcher.begin(blob.digest, blob.size)
         try:
             self._send(fd, blob, answer)
         finally:
