@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -53,6 +54,23 @@ def test_help_and_version() -> None:
     assert one.stdout.startswith("Usage: corten run [OPTIONS] IMAGE [COMMAND] [ARG...]\n")
     assert corten_command("help", "run").stdout == one.stdout
     assert "--json" in corten_command("plan", "--help").stdout
+
+
+@pytest.mark.parametrize("module", ["corten.startup", "corten.errors", "corten.cli.run"])
+def test_ctrl_c_while_it_starts_is_no_traceback(module: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}: raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+    )
+    script = Path(__file__).parents[2] / "bin" / "corten"
+    done = subprocess.run(
+        [sys.executable, str(script), "run", "--help"], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_a_reader_that_goes_away_is_no_news() -> None:
