@@ -9,7 +9,6 @@ Rule 3: what is said on standard error and cannot be written is lost; the exit c
 from __future__ import annotations
 
 import os
-import select
 import sys
 
 from corten.errors import Error, errno_words
@@ -83,6 +82,8 @@ def write(data: bytes) -> None:
         try:
             data = data[os.write(1, data) :]
         except BlockingIOError:  # whoever shares it with us has made it so
+            import select  # seldom, and `corten-oci state` loads next to nothing
+
             room = select.poll()
             room.register(1, select.POLLOUT)
             room.poll()

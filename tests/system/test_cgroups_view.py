@@ -312,7 +312,7 @@ def test_watching_as_data(nest: dict[str, Group]) -> None:
         ("--controller memory /nope", "control group /nope: there is none in the tree of memory"),
         ("../x", "no live container '../x'; there are none"),
         ("/../../etc", "control group /../../etc: there is none"),
-        ("a b", "corten cgroups: unexpected argument 'b'"),
+        ("a b", "unexpected argument 'b'"),
         ("--watch", "--watch needs a terminal: leave it out, or add --json to get one line each time"),
         ("--watch --output x.svg", "--watch shows text or JSON: it cannot be drawn"),
         ("--interval 3", "--interval is for --watch"),

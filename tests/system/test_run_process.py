@@ -130,6 +130,13 @@ def test_limits_too_low_for_what_comes_before_the_program(userns: str) -> None:
     assert shown == (["10", "0"] if userns == "host" else ["64", "unlimited"])
 
 
+def test_too_few_files_for_the_init() -> None:
+    done = refused("--ulimit", "nofile=3", "--writable", "throwaway", "--rootfs", shared(), "true")
+    assert done.returncode == 125
+    assert "Too many open files (EMFILE): a limit of open files (--ulimit nofile) leaves no room" in done.stderr
+    assert run("true", ulimits=["nofile=3"], init=False).exit_code == 0
+
+
 def test_ulimit_above_what_may_be_given() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     assert "CAP_SYS_RESOURCE" not in capabilities.effective(), "this test is about a machine without it"

@@ -27,6 +27,8 @@ def corten_command(*words: str, **more: str) -> subprocess.CompletedProcess[str]
     [
         ("run", "run needs an IMAGE, such as: corten run host python3 -V"),
         ("plan", "plan needs an IMAGE, such as: corten plan host python3 -V"),
+        ("help rnu", "unknown command rnu: did you mean run?"),
+        ("top x", "unexpected argument 'x': usage: corten top [--interval SECONDS]"),
         ("rnu", "unknown command rnu: did you mean run?"),
         ("frobnicate", "unknown command frobnicate: see 'corten --help'"),
         ("--vesrion", "unknown option --vesrion: did you mean --version?"),

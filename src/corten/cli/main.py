@@ -101,8 +101,8 @@ def _dispatch(words: Sequence[str]) -> int:
 
 
 def _help(words: Sequence[str]) -> int:
-    if words and words[0] in COMMANDS:
-        return _dispatch([words[0], "--help"])
+    if words and words[0] not in ("--help", "-h"):
+        return _dispatch([*words[:1], "--help"])
     commands = "\n".join(f"  {name:<10} {line}" for name, (_, line) in sorted(COMMANDS.items()))
     sys.stdout.write(
         "Usage: corten COMMAND [OPTIONS]\n\n"

@@ -74,7 +74,7 @@ def _pair(values: dict[str, Any], arguments: list[str]) -> tuple[str, str] | Non
     """The two that --same compares."""
     if "same" not in values:
         if arguments:
-            raise UsageError(f"corten namespaces: unexpected argument {arguments[0]!r}")
+            raise UsageError(f"unexpected argument {arguments[0]!r}: it goes with --same")
         return None
     if not arguments:
         raise UsageError("--same needs two processes or containers, such as: corten namespaces --same 1 4711")

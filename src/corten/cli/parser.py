@@ -127,9 +127,10 @@ class _Parser:
     def _count(self, arguments: list[str]) -> None:
         command = self.command
         if len(arguments) < command.minimum:
-            raise UsageError(command.missing or f"{command.name}: usage: {command.name} {command.usage}")
+            raise UsageError(command.missing or f"too few arguments: usage: {command.name} {command.usage}")
         if command.maximum is not None and len(arguments) > command.maximum:
-            raise UsageError(f"{command.name}: unexpected argument {arguments[command.maximum]!r}")
+            surplus = arguments[command.maximum]
+            raise UsageError(f"unexpected argument {surplus!r}: usage: {command.name} {command.usage}")
 
     def _long(self, word: str) -> None:
         name, equals, text = word.partition("=")

@@ -301,7 +301,11 @@ def _start(plan: Plan, stage: Stage, mask: Mask) -> int:
 
 def _be_init(plan: Plan, stage: Stage, sock: sockets.Socket, mask: Mask) -> int:
     """Start the program, serve it to its end; the exit status to end with. A held container's init only reaps."""
-    fd = signals.descriptor()
+    try:
+        fd = signals.descriptor()
+    except OSError as error:
+        hint = "a limit of open files (--ulimit nofile) leaves no room for the init; --init=false needs none"
+        raise errors.KernelError("set up the init", error.errno or 0, hint) from None
     if os.getpid() != 1:
         process.adopt_orphans()
     pid = 0 if plan.held else _start(plan, stage, mask)
