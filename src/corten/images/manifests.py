@@ -15,7 +15,9 @@ from corten.records import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
+    from typing import Any, TypeVar
+
+    R = TypeVar("R", bound=Record)
 
 OCI = "application/vnd.oci.image."
 DOCKER = "application/vnd.docker."
@@ -80,8 +82,6 @@ def parse(data: bytes, place: str, media_type: str = "") -> Manifest | Index:
 
     InvalidInput: damaged, or of a kind that is not known here.
     """
-    from corten.runtime.spec.decoding import decode_as
-
     found = _object(data, place)
     if found.get("schemaVersion") == 1 or "fsLayers" in found:
         raise InvalidInput(f"{place}: is of schema version 1, given up years ago: have the image built anew")
@@ -93,10 +93,10 @@ def parse(data: bytes, place: str, media_type: str = "") -> Manifest | Index:
     if found.get("schemaVersion") not in (2, None):
         raise InvalidInput(f"{place}: schemaVersion: expected 2, got {found['schemaVersion']!r}")
     if kind in INDEXES:
-        index = decode_as(Index, {**found, "mediaType": kind}, f"{place}: ")
+        index = _decoded(Index, found, kind, place)
         _check(index.manifests, place, "manifests")
         return index
-    manifest = decode_as(Manifest, {**found, "mediaType": kind}, f"{place}: ")
+    manifest = _decoded(Manifest, found, kind, place)
     _check((manifest.config,), place, "config")
     _check(manifest.layers, place, "layers")
     if manifest.config.media_type not in (CONFIG, DOCKER_CONFIG):
@@ -104,6 +104,15 @@ def parse(data: bytes, place: str, media_type: str = "") -> Manifest | Index:
     if len(manifest.layers) > _MOST_LAYERS:
         raise InvalidInput(f"{place}: has {len(manifest.layers)} layers: the kernel mounts {_MOST_LAYERS} at most")
     return manifest
+
+
+def _decoded(record: type[R], found: dict[str, Any], kind: str, place: str) -> R:
+    from corten.runtime.spec.decoding import decode_as
+
+    try:
+        return decode_as(record, {**found, "mediaType": kind})
+    except InvalidInput as error:
+        raise InvalidInput(f"{place}: {error}") from None
 
 
 def _object(data: bytes, place: str) -> dict[str, Any]:

@@ -143,7 +143,8 @@ def history(words: Sequence[str]) -> int:
         )  # fmt: skip
     rows = [("LAYER", "CREATED", "SIZE", "CREATED BY")]
     for entry, layer in entries:
-        by = " ".join(str(entry.get("created_by") or entry.get("comment") or "").split())
+        said = [entry.get("created_by") or "", f"# {entry['comment']}" if entry.get("comment") else ""]
+        by = "".join(c if c.isprintable() else "?" for c in " ".join(" ".join(said).split()))
         if not values.get("no_trunc") and len(by) > 60:
             by = f"{by[:59]}…"
         about = (layer.blob.digest[7:19], show_size(layer.blob.size)) if layer else ("-", "0 bytes")
