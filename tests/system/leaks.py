@@ -63,7 +63,7 @@ def difference(before: dict[str, object], after: dict[str, object]) -> list[str]
         lines += [f"{name}: new {item}" for item in new if item not in old]
         if name != "control groups":  # an empty one of somebody else's may go
             lines += [f"{name}: gone {item}" for item in old if item not in new]
-        if len(new) != len(old) and not lines and name != "control groups":
+        if len(new) > len(old) and not lines and name != "control groups":
             lines.append(f"{name}: {len(old)} before, {len(new)} after")
     return lines
 

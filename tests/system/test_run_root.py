@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import corten
-from small_root import line, make, refused, run, sh, shared, start
+from small_root import CORTEN, line, make, refused, run, sh, shared, start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,17 @@ def table(**options: Any) -> dict[str, tuple[str, set[str]]]:
     """Mounts inside: place -> (type, options)."""
     rows = [row.split() for row in sh("cat /proc/mounts", **options).splitlines()]
     return {row[1]: (row[2], set(row[3].split(","))) for row in rows}
+
+
+@pytest.mark.parametrize("name", ["a:b", "a,b", "a\\b", "a b", 'a"b', "long"])
+def test_a_home_of_any_name(name: str, tmp_path: Path) -> None:
+    home = tmp_path / name if name != "long" else tmp_path / "/".join(["d" * 100] * 3)
+    for maps in ([], ["--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536"]):
+        words = [CORTEN, "run", *maps, "host", "sh", "-c", "echo ok >/x; cat /x"]
+        done = subprocess.run(
+            words, capture_output=True, text=True, env={**os.environ, "CORTEN_HOME": str(home)}, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
 
 
 TIGHT = {"nosuid", "nodev", "noexec"}

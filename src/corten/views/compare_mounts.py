@@ -132,12 +132,16 @@ def _overlay(step: root.MountOverlay, subject: Subject) -> list[Finding]:
     rows = [found("root", "overlay", there and there.kind)]
     shown = dict(option.partition("=")[::2] for option in there.super_options) if there else {}
     lowers, upper = shown.get("lowerdir", ""), shown.get("upperdir", "")
-    if lowers.startswith("/proc/self/fd/"):  # opened by the launcher for another user namespace
+    # Opened by the launcher for another user namespace, or because the kernel takes no such path.
+    if lowers.startswith("/proc/self/fd/"):
         rows.append(unknown("root layers", step.lowers, "the kernel shows descriptors"))
     else:
-        rows.append(found("root layers", ":".join(step.lowers), lowers))
-        if step.layer:
-            rows.append(found("root is written to", f"{subject.own(step.layer)}/upper", upper))
+        rows.append(found("root layers", root.lower_option(step.lowers), lowers))
+        own = f"{subject.own(step.layer)}/upper"
+        if step.layer and upper.startswith("/proc/self/fd/"):
+            rows.append(unknown("root is written to", own, "the kernel shows a descriptor"))
+        elif step.layer:
+            rows.append(found("root is written to", own, upper))
     for below in step.below:
         mount = _at(subject, below.target)
         rows.append(found(f"root {below.target}", "overlay", mount.kind if mount else "no such path"))

@@ -174,11 +174,20 @@ def make_layer(path: str, names: tuple[str, ...], uid: int = 0, gid: int = 0) ->
                     os.chown(directory, uid, gid)
 
 
+def lower_option(lowers: tuple[str, ...]) -> str:
+    """Lower directories as one value of `lowerdir`."""
+    return ":".join(path.replace("\\", "\\\\").replace(":", "\\:") for path in lowers)
+
+
 def _overlay(lowers: tuple[str, ...], layer: str, volatile: bool) -> int:
     # In a user namespace only user.* attributes may be written, hence userxattr; elsewhere trusted.* are safer.
     extra = (*(("userxattr",) if in_user_namespace() else ()), *(("volatile",) if volatile else ()))
+    opened = -1
+    if "\\" in layer or len(os.fsencode(layer)) > _LONGEST_OPTION - len("/upper"):  # which the kernel takes otherwise
+        opened = os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        layer = f"/proc/self/fd/{opened}"
     writes = (f"upperdir={layer}/upper", f"workdir={layer}/work", *extra)
-    escaped = ":".join(path.replace("\\", "\\\\").replace(":", "\\:") for path in lowers)
+    escaped = lower_option(lowers)
     try:
         if len(os.fsencode(escaped)) <= _LONGEST_OPTION:
             overlay = mounts.new("overlay", (f"lowerdir={escaped}", *writes))
@@ -189,6 +198,9 @@ def _overlay(lowers: tuple[str, ...], layer: str, volatile: bool) -> int:
             remedy = "writes must go to a local disk: set CORTEN_HOME to a directory there, or --writable tmpfs"
             error.said = f"{error.said}: {remedy}" if error.said else remedy
         raise
+    finally:
+        if opened >= 0:
+            os.close(opened)
     if os.fstatvfs(overlay).f_flag & os.ST_RDONLY:
         # Where it cannot write to its work directory the kernel goes on without, and says so in its log only.
         os.close(overlay)
