@@ -6,7 +6,7 @@ import os
 
 from corten.build import downloads
 from corten.build.ignore import Ignore, read_ignore
-from corten.build.selection import Entry, SelectionError, digest, select, sha256_of
+from corten.build.selection import Entry, NothingMatches, SelectionError, digest, select, sha256_of
 from corten.build.trees import Context, Tree
 from corten.linux import paths
 from corten.records import Record
@@ -30,6 +30,8 @@ class Source(Record):
     fetched: int = -1
     archive: bool = False
     digest: str = ""
+    nothing: str = ""
+    """Why it comes to nothing, if it does: it is a pattern."""
 
 
 class Gathered:
@@ -48,7 +50,8 @@ class Gathered:
         try:
             if self._context is None and self._tree is None and self._step.sources:
                 raise SelectionError("there is no build context to copy from")
-            self.sources = tuple(map(self._source, self._step.sources))
+            self.sources = tuple(self._source(word) for word in self._step.sources)
+            _check_matches(self.sources, self._step)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -76,7 +79,10 @@ class Gathered:
             # Layers say what is in them; to read every file of a stage again would tell nothing more.
             return Source(word, digest=" ".join((*self._tree.diff_ids, word, *step.exclude)))
         root, ignore = (-1, Ignore()) if self._context is None else (self._context.fd, self._context.ignore)
-        entries = select(root, word, ignore, self._exclude, step.parents)
+        try:
+            entries = select(root, word, ignore, self._exclude, step.parents)
+        except NothingMatches as nothing:
+            return Source(word, nothing=str(nothing))
         found = digest(root, entries)
         if step.checksum:
             if len(entries) != 1 or entries[0].is_directory:
@@ -84,6 +90,12 @@ class Gathered:
             downloads.check(word, step.checksum, sha256_of(root, entries[0]))
         archive = step.add and step.unpack is not False and len(entries) == 1 and _is_archive(root, entries[0])
         return Source(word, entries, archive=archive, digest=found)
+
+
+def _check_matches(sources: tuple[Source, ...], step: CopyStep) -> None:
+    """People write `package.json yarn.lock*` for what may be missing; but something must be there."""
+    if sources and not step.files and all(source.nothing for source in sources):
+        raise NothingMatches(sources[0].nothing)
 
 
 def _is_archive(root: int, entry: Entry) -> bool:

@@ -13,7 +13,7 @@ from corten.build import downloads
 from corten.build.copying import Manner, Writer
 from corten.build.gathering import Source
 from corten.build.ignore import read_ignore
-from corten.build.selection import Entry, SelectionError, select
+from corten.build.selection import Entry, NothingMatches, SelectionError, select
 from corten.build.views import View, make_layer
 from corten.linux import paths
 from corten.records import Record
@@ -75,6 +75,8 @@ class _Placer:
         self.fetched = fds[1:] if wanted.has_context else fds
 
     def all_from(self, root: int) -> None:
+        missing = ""
+        came = len(self.wanted.step.files)
         for number, source in enumerate(self.wanted.sources):
             inside = self.target.endswith("/") or self.writer.is_directory(self.target)
             clean = self.target.rstrip("/") or "/"
@@ -83,7 +85,14 @@ class _Placer:
             elif source.fetched >= 0:
                 self._download(source, clean, inside)
             else:
-                self._entries(self._found(source, root), root, clean, inside)
+                try:
+                    self._entries(self._found(source, root), root, clean, inside)
+                except NothingMatches as nothing:
+                    missing = missing or str(nothing)
+                    continue
+            came += 1
+        if missing and not came:
+            raise NothingMatches(missing)
 
     def _found(self, source: Source, root: int) -> tuple[Entry, ...]:
         if not self.wanted.origin:

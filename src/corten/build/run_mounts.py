@@ -1,7 +1,8 @@
 """`RUN --mount`: what is shown to one command and is no part of its layer.
 
 Rule 1: a bind counts in the key by its contents; caches, temporary files and secrets do not count.
-Rule 2: what a command writes to a bind goes with it, and never reaches the context or another stage.
+Rule 2: a bind is read-only, unless it says `rw`: then what a command writes to it goes with the command, and never
+        reaches the context or another stage.
 Rule 3: secrets are copied into the step's own directory, which only its owner can enter, and go with it.
 """
 
@@ -15,6 +16,7 @@ from corten.build.copying import Manner, Writer
 from corten.build.ignore import Ignore
 from corten.build.selection import Entry, SelectionError, digest, select
 from corten.build.trees import Context, Tree, number_fields
+from corten.build.views import View
 from corten.engine.mounts import MountOption
 from corten.errors import InvalidInput
 from corten.images.root_source import Layer
@@ -107,20 +109,22 @@ class RunMounts:
     def _bind(self, fields: dict[str, str], draft: str) -> None:
         target, source = fields["target"], fields.get("source", "/")
         origin = self._origin(fields)
+        writable = fields.get("rw", "false").lower() in ("true", "1")
+        writable = writable or fields.get("readonly", "true").lower() in ("false", "0")
         if isinstance(origin, Tree):
             try:
                 place = inside.call("corten.build.trees:below", (origin, source))
             except OSError:
                 raise SelectionError(f"{fields['from']} has no {source}") from None
-            if isinstance(place, str):
-                self.options.append(MountOption("bind", target, place, read_only=True))
-            else:
-                self.layers.append(Layer(target, place))
+            if not isinstance(place, str):
+                self.layers.append(Layer(target, place, read_only=not writable))
+                return
+            if writable:  # a file has no overlay
+                place = inside.call("corten.build.run_mounts:copied_from", (origin, source, draft))
+            self.options.append(MountOption("bind", target, place, read_only=not writable))
             return
         context = origin
         entries = select(context.fd, source, context.ignore)
-        writable = fields.get("rw", "false").lower() in ("true", "1")
-        writable = writable or fields.get("readonly", "true").lower() in ("false", "0")
         if writable or context.ignore != Ignore():
             place = inside.call("corten.build.run_mounts:copied", (entries, draft), (context.fd,))
         else:
@@ -215,12 +219,18 @@ def _real(root: int, path: str) -> str:
         os.close(fd)
 
 
-def copied(entries: tuple[Entry, ...], draft: str, root: int) -> str:
+def copied_from(tree: Tree, source: str, draft: str) -> str:
+    """A file of a tree copied into a directory that is made for it; the path of the copy."""
+    with View(tree.lowers) as view:
+        return copied(select(view.fd, source), draft, view.fd, None)
+
+
+def copied(entries: tuple[Entry, ...], draft: str, root: int, owner: tuple[int, int] | None = (0, 0)) -> str:
     """Entries of a root copied into a directory that is made for them; the path of the copy of what was selected."""
     os.mkdir(draft, 0o755)
     fd = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        writer = Writer(fd, Manner())
+        writer = Writer(fd, Manner(owner))
         directory = entries[0].is_directory
         writer.put(root, entries, "/tree" if directory else "/")
         writer.finish()

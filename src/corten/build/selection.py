@@ -28,6 +28,10 @@ class SelectionError(ValueError):
     """A source that cannot be used, and why; whoever knows the instruction makes a whole sentence of it."""
 
 
+class NothingMatches(SelectionError):
+    """A pattern that matches no file: wrong only if all sources of an instruction are such."""
+
+
 class Entry(Record):
     """One file to copy.
 
@@ -59,13 +63,13 @@ def select(
     """What a source names: a file, what is in a directory, or all that matches a pattern.
 
     ignore: paths below the root that do not exist; exclude: paths below the source that are left out; parents: keep
-    the way to the source in the target. SelectionError: there is nothing, or it cannot be read.
+    the way to the source in the target. NothingMatches; SelectionError: there is nothing, or it cannot be read.
     """
     path = posixpath.normpath("/" + source).lstrip("/")
     found: list[Entry] = []
     names = list(_matches(root, path, ignore)) if is_pattern(path) else [path]
     if not names:
-        raise SelectionError(f"{source}: nothing matches")
+        raise NothingMatches(f"{source}: nothing matches")
     for name in names:
         if name and ignore.ignores(name) and not ignore.takes_back:
             raise SelectionError(f"{source}: is left out by the ignore file")

@@ -169,7 +169,7 @@ def _overlay(options: RunOptions, source: RootSource, directory: str) -> Overlay
             raise InvalidInput("--writable direct: an image is never written to; it needs --rootfs")
         return None
     layer = {"throwaway": directory, "tmpfs": ""}.get(writable, writable)
-    below = [Below(own.target, own.lowers, paths.flat(own.target)) for own in source.layers]
+    below = [Below(own.target, own.lowers, paths.flat(own.target), own.read_only) for own in source.layers]
     taken = {mount.target for mount in options.mounts}
     volumes = tuple(target for target in source.volumes if target not in taken)
     if options.read_only:  # else there is no difference: all that is written goes with the container

@@ -19,6 +19,7 @@ class Layer(Record):
 
     target: str
     lowers: tuple[str, ...]
+    read_only: bool = False
 
 
 class RootSource(Record):

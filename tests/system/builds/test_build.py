@@ -212,6 +212,8 @@ def test_links_in_the_context_do_not_lead_out(refused: Callable[..., str], conte
         ("FROM nothing/there:1\n", "Containerfile:1: FROM: image "),
         ("FROM scratch\nCOPY missing /x\n", "Containerfile:2: COPY: missing: no such file or directory"),
         ("FROM scratch\nCOPY *.none /x/\n", "Containerfile:2: COPY: *.none: nothing matches"),
+        ("FROM scratch\nCOPY *.none none* /x/\n", "Containerfile:2: COPY: *.none: nothing matches"),
+        (BASE + "FROM scratch\nCOPY --from=base /none* /x/\n", "Containerfile:5: COPY: /none*: nothing matches"),
         ("FROM scratch\nCOPY --chown=bob busybox /x\n", "Containerfile:2: COPY: --chown: there is no user 'bob'"),
         ("FROM scratch\nCOPY --from=nothing/there /a /x\n", "Containerfile:2: COPY: image "),
         (BASE + "RUN echo out; exit 3\n", "Containerfile:4: RUN: echo out; exit 3: exited with code 3"),
@@ -266,7 +268,7 @@ def test_a_bind_of_a_stage_shows_what_its_layers_come_to(build: Build, home: Pat
         "RUN rm -r /d/b && mkdir /d/b && echo 2 > /d/b/two && rm /d/turned && mkdir /d/turned && echo 2 > /d/turned/t\n"
         "RUN rm /d/a/one && ln -s /d/b /s\nFROM base AS last\n"
         "RUN --mount=from=base,source=/d,target=/m cd /m && find | sort > /all\n"
-        "RUN --mount=from=base,source=/s,target=/m ls /m > /linked; echo x > /m/new\n"
+        "RUN --mount=from=base,source=/s,target=/m ls /m > /linked; ! echo x > /m/new\n"
         "RUN --mount=from=base,source=/d/b/two,target=/m cat /m > /file\n"
         "RUN --mount=from=base,source=/d/turned,target=/m ls /m > /turned\n"
     )
@@ -274,6 +276,38 @@ def test_a_bind_of_a_stage_shows_what_its_layers_come_to(build: Build, home: Pat
     assert read(home, image, "linked") == "two\n"
     assert read(home, image, "file") == "2\n"
     assert read(home, image, "turned") == "t\n"
+
+
+def test_binds_are_read_only_and_what_rw_writes_is_thrown_away(build: Build, home: Path, context: Path) -> None:
+    """Of a stage, of one and of several layers, and of the context; directories and files."""
+    (context / "sub").mkdir()
+    (context / "sub/f").write_text("as it was\n")
+    places = ("from=one,source=/d", "from=two,source=/d", "from=one,source=/d/f", "from=two,source=/d/f",
+              "source=sub", "source=sub/f")  # fmt: skip
+    text = BASE + (
+        "FROM scratch AS one\nCOPY sub /d/\nFROM one AS two\nCOPY sub/f /d/g\nCOPY sub/f /d/f\nFROM base\n"
+        "RUN printf '%s\\n' 'test -d /m && f=/m/f || f=/m' 'cat $f >> /out'"
+        " 'echo new > $f' 'test ! -d /m || touch /m/more' > /try\n"
+    )
+    for place in places:
+        text += f"RUN --mount={place},target=/m ! sh -e /try 2>> /refused\n"
+        text += f"RUN --mount={place},target=/m,rw sh -e /try\n"
+    text += "RUN --mount=from=two,source=/d,target=/m cat /m/f /m/g >> /out; ls /m >> /out\n"
+    image = build(text)
+    assert read(home, image, "out").split("\n") == ["as it was"] * (2 * len(places) + 2) + ["f", "g", ""]
+    assert read(home, image, "refused").count("can't create") == len(places)
+    assert (context / "sub/f").read_text() == "as it was\n"
+    assert os.listdir(context / "sub") == ["f"]
+
+
+def test_a_pattern_that_matches_nothing_beside_something(build: Build, home: Path, context: Path) -> None:
+    """What may be missing is written as a pattern, as people do: `COPY package.json yarn.lock* ./`."""
+    (context / "there").write_text("x")
+    image = build(
+        "FROM scratch AS one\nCOPY there none* /a/\nCOPY none*.lock <<F /a/\nF\nFROM scratch\n"
+        "COPY --from=one /none* /a/t* /b/\n"
+    )
+    assert set(ours(home, image)) == {"/b", "/b/there"}
 
 
 def test_parents_exclude_and_further_contexts(build: Build, home: Path, context: Path, tmp_path: Path) -> None:

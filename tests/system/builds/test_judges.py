@@ -47,7 +47,56 @@ RUN ["/bin/busybox", "rm", "-r", "/new2/e"]
 RUN ["/bin/busybox", "sh", "-c", "/bin/busybox rm -r /new; /bin/busybox mkdir /new; echo > /new/only"]
 """
 
-LITTER = ("/dev", "/proc", "/sys", "/run", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+MORE = r"""
+ARG VER=1
+ARG BASE=scratch
+FROM ${BASE} AS first
+ARG VER
+ARG OTHER=o${VER:-none}
+COPY busybox /bin/busybox
+COPY passwd group /etc/
+RUN ["/bin/busybox", "--install", "-s", "/bin"]
+ENV A=1 B="two words" C=three\ x
+ENV OLD form with spaces
+ENV PATH=/opt/bin:$PATH D=${A:+set}${NONE:-unset}
+RUN echo "v=$VER o=$OTHER a=$A b=$B c=$C d=$D" > /vars; \
+    # a comment inside
+    echo "$OLD" >> /vars
+LABEL one=1 "two words"="x y" three='q $A'
+EXPOSE 80 443/tcp 53/udp
+VOLUME /data
+STOPSIGNAL SIGQUIT
+RUN mkdir -m 777 /scratch
+ONBUILD RUN echo triggered > /scratch/trigger
+ONBUILD COPY d/f1 /onbuild/
+WORKDIR /w
+USER 1000:1000
+WORKDIR rel
+CMD echo $A
+ENTRYPOINT ["/bin/sh", "-c"]
+
+FROM first AS second
+ARG VER=local
+SHELL ["/bin/sh", "-ec"]
+USER 0
+RUN echo "ver=$VER other=$OTHER" > /second
+COPY . /all/
+ADD x.tgz /un/
+ADD x.tar.xz x.tar.bz2 /un2/
+COPY --from=first /vars /fromfirst
+COPY --chmod=750 --chown=5:6 d /s/
+COPY d/f1 none* x.t* d/e/f? /many/
+RUN --mount=type=bind,from=first,source=/etc,target=/mnt cat /mnt/passwd > /bound
+CMD ["a", "b"]
+
+FROM second
+ARG HTTP_PROXY
+RUN echo "$HTTP_PROXY" > /proxy
+COPY --from=1 /second /third
+"""
+IGNORED = "**/*.log\n!keep.log\nd/e/*\n!d/e/f2\n# a comment\nContainerfile\n"
+
+LITTER = ("/data", "/dev", "/proc", "/sys", "/run", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 """Places of buildah's own mounts, which it leaves in the image."""
 
 
@@ -67,7 +116,10 @@ def fill(context: Path) -> None:
     (context / "dlink").symlink_to("d")
     (context / "passwd").write_text("root:x:0:0::/:/bin/sh\nwww:x:33:44::/:/bin/sh\n")
     (context / "group").write_text("root:x:0:\ngrp:x:55:\n")
-    subprocess.run(["tar", "czf", "x.tgz", "d"], cwd=context, check=True)
+    for flag, name in (("z", "x.tgz"), ("J", "x.tar.xz"), ("j", "x.tar.bz2")):
+        subprocess.run(["tar", f"c{flag}f", name, "d"], cwd=context, check=True)
+    for name in ("keep.log", "d/drop.log", "d/e/drop"):
+        (context / name).write_text(name)
     for path in sorted(context.rglob("*")):
         os.utime(path, (1_000_000_000, 1_000_000_000), follow_symlinks=False)
 
@@ -99,12 +151,16 @@ def unpacked(path: Path, to: Path, times: bool = False) -> dict[str, Row]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("text", "ignored"), [(TEXT, ""), (MORE, IGNORED)], ids=["copies", "instructions"])
 def test_buildah_builds_the_same_tree(
-    home: Path, context: Path, tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+    home: Path, context: Path, tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]],
+    text: str, ignored: str,
+) -> None:  # fmt: skip
     fill(context)
-    (context / "Containerfile").write_text(TEXT)
-    done = command("build", "--quiet", str(context))
+    (context / "Containerfile").write_text(text)
+    (context / ".dockerignore").write_text(ignored)
+    words = ("--build-arg", "HTTP_PROXY=http://proxy.invalid")
+    done = command("build", "--quiet", *words, str(context))
     assert done.returncode == 0, done.stderr
     image = Store(str(home)).find(done.stdout.strip())
     assert image is not None
@@ -115,11 +171,16 @@ def test_buildah_builds_the_same_tree(
     assert unpacked(own, tmp_path / "by-umoci", True) == ours(home, image, True)
 
     buildah = ("buildah", "--root", f"{tmp_path}/root", "--runroot", f"{tmp_path}/run", "--storage-driver", "vfs")
-    run(*buildah, "bud", "--isolation", "chroot", "--network", "host", "--quiet", "--tag", "x", str(context))
+    more = ("--network", "host", "--quiet", "--format", "docker", "--tag", "x", *words)
+    run(*buildah, "bud", "--isolation", "chroot", *more, str(context))
     run(*buildah, "push", "--quiet", "x", f"oci:{tmp_path}/theirs:x")
     theirs = unpacked(tmp_path / "theirs", tmp_path / "theirs-unpacked")
     mine = ours(home, image)
     assert {path: row for path, row in theirs.items() if not path.startswith(LITTER)} == mine
-    for name in ("FS", "Entrypoint", "Cmd", "User", "WorkingDir"):
-        inspected = json.loads(run("skopeo", "inspect", "--config", f"oci:{tmp_path}/theirs:x"))
-        assert (inspected["config"].get(name) or None) == (image.config.raw["config"].get(name) or None)
+    inspected = json.loads(run("skopeo", "inspect", "--config", f"oci:{tmp_path}/theirs:x"))["config"]
+    inspected.get("Labels", {}).pop("io.buildah.version", None)
+    inspected["Env"] = [one for one in inspected["Env"] if text == MORE or not one.startswith("PATH=")]
+    kept = image.config.raw["config"]
+    for name in ("Entrypoint", "Cmd", "User", "WorkingDir", "Labels", "ExposedPorts", "Volumes", "StopSignal"):
+        assert (inspected.get(name) or None) == (kept.get(name) or None)
+    assert sorted(inspected["Env"]) == sorted(kept.get("Env") or ())

@@ -53,6 +53,7 @@ class Below(Record):
     target: str
     lowers: tuple[str, ...]
     name: str
+    read_only: bool = False
 
 
 class OpenLayers(Step):
@@ -122,15 +123,17 @@ class MountOverlay(Step):
         root = _overlay(lowers, layer, self.volatile)
         # All of them are made first: the root covers the place where their layers lie.
         made = [
-            (below.target, _overlay(own, f"{layer}/{below.name}", self.volatile))
+            (below, _overlay(own, f"{layer}/{below.name}", self.volatile))
             for below, own in zip(self.below, others, strict=True)
             if own
         ]
         on_top = [below for below in self.below if not below.lowers]
         opened = os.open(layer, os.O_PATH | os.O_CLOEXEC) if on_top else -1
         _become_root(stage, root, self.at)
-        for target, mount in made:
-            place = paths.directory_in_root(stage.root, target)
+        for covered, mount in made:
+            if covered.read_only:
+                mounts.set_attributes(mount, add=mounts.RDONLY)
+            place = paths.directory_in_root(stage.root, covered.target)
             mounts.attach(mount, place)
             os.close(place)
             os.close(mount)
