@@ -136,25 +136,32 @@ def throughput(row: Row, rounds: int) -> None:
         Series("fresh containers", 50, mapped(empty)),
         Series("reused containers", 2000, mapped(again)),
     ]
-    pools: list[Any] = []
     context = multiprocessing.get_context("spawn")
     pool = context.Pool(2)
     executor = ProcessPoolExecutor(2, mp_context=context)
-    pools += [pool, executor]
     contestants += [
         Series("multiprocessing.Pool", 2000, lambda n: list(pool.imap(same, range(n)))),
         Series("ProcessPoolExecutor", 1000, lambda n: list(executor.map(same, range(n)))),
     ]
+    containers = corten.ContainerExecutor(2, memory="256m")
+    contestants.append(Series("ContainerExecutor", 1000, lambda n: list(containers.map(same, range(n)))))
+    ray = _ray()
+    if ray is None:
+        row.missing["Ray"] = "it is not installed, and no dependency of this repository: pip install ray"
+    else:
+        contestants.append(Series("Ray", 500, ray))
     cluster = _dask()
     if cluster is None:
         row.missing["Dask"] = "distributed is not installed"
     else:
         contestants.append(Series("Dask", 500, lambda n: cluster.gather(cluster.map(same, range(n), pure=False))))
-    row.missing["Ray"] = "not a dependency of this repository"
     row.times, missing = contest(contestants, max(rounds // 10, 3))
     row.missing.update(missing)
     pool.terminate()
     executor.shutdown()
+    containers.shutdown()
+    if ray is not None:
+        sys.modules["ray"].shutdown()
     if cluster is not None:
         cluster.close()
         cluster.cluster.close()
@@ -164,8 +171,9 @@ def throughput(row: Row, rounds: int) -> None:
         middle = samples[len(samples) // 2]
         row.facts[name + ", a second"] = f"{1000 / middle:.0f}"
         row.goal(f"{name}: milliseconds of one, on {cores} cores", middle, most)
-    if "Dask" in row.times:
-        row.compare("reused containers", "Dask", 1.0)
+    for name in ("reused containers", "ContainerExecutor"):
+        if "Dask" in row.times:
+            row.compare(name, "Dask", 1.0)
     one = _podman(podman)
     if one is None:
         row.missing["podman run"] = "it does not run here"
@@ -184,6 +192,17 @@ def _dask() -> Any:
         n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
     )
     return Client(cluster)  # type: ignore[no-untyped-call]
+
+
+def _ray() -> Callable[[int], object] | None:
+    """Calls on two processes of Ray."""
+    try:
+        import ray  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        return None
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=50)
+    task = ray.remote(same)
+    return lambda amount: ray.get([task.remote(x) for x in range(amount)])
 
 
 def _podman(words: list[str]) -> float | None:

@@ -26,14 +26,16 @@ _END = object()
 
 
 class Output:
-    """What a call wrote to one of its streams, so far."""
+    """What a call wrote to one of its streams, so far. news: of the call: told when there is more, and at the end."""
 
-    def __init__(self, forward: Callable[[str], object] | None = None) -> None:
+    __slots__ = ("_forward", "_news", "data", "dropped", "over")
+
+    def __init__(self, news: threading.Condition, forward: Callable[[str], object] | None) -> None:
         self.data = bytearray()
         self.dropped = 0
         self.over = False
         self._forward = forward
-        self._news = threading.Condition()
+        self._news = news
 
     def take(self, data: bytes) -> None:
         """More of it."""
@@ -44,12 +46,6 @@ class Output:
             self._news.notify_all()
         if self._forward is not None:
             self._forward(data.decode(errors="replace"))
-
-    def end(self) -> None:
-        """No more will come."""
-        with self._news:
-            self.over = True
-            self._news.notify_all()
 
     def text(self) -> str:
         """All of it; with a last line that says so if some was dropped."""
@@ -89,14 +85,19 @@ class Call:
         self.memory: int | None = None
         self.by_value = False
         self.worker: Worker | None = None
-        self.future: Future[Any] = Future()
+        self.future: Future[Any] = self._new_future()
         self._lane = lane
-        self._output = (Output(call.forward[0]), Output(call.forward[1]))
-        self._account: Future[Result | None] = Future()
+        self._news = threading.Condition()  # one for all: making them is a good part of the cost of a call
+        self._output = Output(self._news, call.forward[0]), Output(self._news, call.forward[1])
+        self._settled = False
+        self._account: Result | None = None
         self._items: list[Any] = []
-        self._news = threading.Condition()
         self._paused = False
-        self.future.set_running_or_notify_cancel()
+
+    def _new_future(self) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()  # so that nobody cancels it behind our back
+        return future
 
     # --- what the caller does
 
@@ -147,12 +148,14 @@ class Call:
     @property
     def result(self) -> Result | None:
         """How its container ended: waits for that. None for a call that never had one, or whose container lives on."""
-        return self._account.result()
+        with self._news:
+            self._news.wait_for(lambda: self._settled)
+        return self._account
 
     @property
     def usage(self) -> Usage | None:
         """What its container used (with `reuse=True`: since the container was made, for it serves many calls)."""
-        found = self._account.result()
+        found = self.result
         return found.usage if found is not None else self._lane.usage_of(self)
 
     def __iter__(self) -> Iterator[Any]:
@@ -223,25 +226,27 @@ class Call:
 
     def finish(self, value: Any = None, error: BaseException | None = None) -> None:
         """It is done."""
-        for output in self._output:
-            output.end()
         if self.parcel is not None:
             self.parcel.close()
             self.parcel = None
-        if self.future.done():
-            return
-        if error is not None:
+        first = not self.future.done()
+        if first and error is not None:
             self.future.set_exception(error)
-        else:
+        elif first:
             self.future.set_result(value)
         with self._news:
-            self._items.append(_END)
+            for output in self._output:
+                output.over = True
+            if first:
+                self._items.append(_END)
             self._news.notify_all()
 
     def settle(self, result: Result | None) -> None:
         """The account of its container is here, or there will be none."""
-        if not self._account.done():
-            self._account.set_result(result)
+        with self._news:
+            if not self._settled:
+                self._settled, self._account = True, result
+                self._news.notify_all()
 
 
 class CallOptions:

@@ -49,10 +49,12 @@ class _Task(Call):
         later: bool,
     ) -> None:  # fmt: skip
         super().__init__(lane, function, None, options)
-        self.future = Future()
         self._contents: tuple[bytes, list[memoryview]] | None = (payload, buffers)
         if not later:
             self._pack()
+
+    def _new_future(self) -> Future[Any]:
+        return Future()
 
     def _pack(self) -> None:
         assert self._contents is not None

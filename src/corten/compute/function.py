@@ -210,7 +210,7 @@ class Mapping:
         self._done: deque[Call] = deque()
         self._news = threading.Condition()
         lane = function.lane()
-        limit = lane.most or max(1, int(lane.limit()))
+        limit = lane.fleet.most or max(1, int(lane.limit()))
         self._window = limit * 4 + 4 if lane.options.reuse else limit * 2 + 4
         self._exhausted = False
 

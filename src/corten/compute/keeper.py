@@ -10,19 +10,20 @@ import threading
 import time
 
 from corten.compute.entry import entry, group_files
+from corten.compute.fleet import Home
 from corten.compute.inside import wire
-from corten.compute.lane import Home, Lane
 from corten.compute.worker import Kind, Worker
 from corten.compute.zygote_bare import BareProcess
 from corten.compute.zygote_contained import ContainedProcess, with_maps
 from corten.compute.zygotes import Answer, Zygote
 from corten.compute.zygotes import Kind as ZygoteKind
 from corten.engine.prepare import prepare
-from corten.errors import Error, InvalidInput
+from corten.errors import Cancelled, Error, InvalidInput
 from corten.linux import capabilities
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from corten.compute.lane import Lane
     from corten.compute.loop import Loop
     from corten.compute.options import FunctionOptions
     from corten.compute.pickling import PackedFunction
@@ -44,6 +45,9 @@ class Keeper:
         self._lanes: dict[ZygoteKind, set[Lane]] = {}
         self._idle_since: dict[ZygoteKind, float] = {}
         self._making = threading.Lock()
+        self._closed = False
+        self._unborn: Zygote | None = None
+        self._threads: set[threading.Thread] = set()
 
     def home_of(self, lane: Lane) -> Home | None:
         """Where the containers of a lane come from; None: it is being made, and the lane will be stepped.
@@ -64,22 +68,28 @@ class Keeper:
             return Home(found, lane.bare_kind)
         if not lane.preparing:
             lane.preparing = True
-            threading.Thread(target=self._prepare, args=(kind, lane), name="corten:zygote", daemon=True).start()
+            thread = threading.Thread(target=self._prepare, args=(kind, lane), name="corten:zygote", daemon=True)
+            self._threads.add(thread)
+            thread.start()
         return None
 
     def _trimmed(self, kind: ZygoteKind) -> ZygoteKind:
         left_out = self._left_out.get(kind, set())
         return kind.replace(likely=tuple(name for name in kind.likely if name not in left_out))
 
-    def _adopt(self, kind: ZygoteKind, zygote: Zygote) -> None:
+    def _adopt(self, kind: ZygoteKind, zygote: Zygote) -> bool:
+        if self._closed:
+            return False
         self._by_kind[kind] = zygote
         self._loop.watch(zygote.fileno(), lambda: self._hear(kind, zygote))
         self._loop.after(IDLE / 2, lambda: self._look(kind, zygote))
+        return True
 
     def _prepare(self, kind: ZygoteKind, lane: Lane) -> None:
         """In a thread of its own: a zygote in a container, and the containers of the lane below it."""
         try:
             with self._making:
+                self._still_wanted(lane)
                 zygote = self._by_kind.get(kind)
                 if zygote is None or zygote.gone:
                     zygote = self._contained(kind, lane)
@@ -91,6 +101,12 @@ class Keeper:
             self._loop.post(functools.partial(self._deliver, lane, None, error))
         except OSError as error:
             self._loop.post(functools.partial(self._deliver, lane, None, Error(str(error))))
+        finally:
+            self._threads.discard(threading.current_thread())
+
+    def _still_wanted(self, lane: Lane) -> None:
+        if self._closed or lane.closed:
+            raise Cancelled("its pool was closed before it began")
 
     def _contained(self, kind: ZygoteKind, lane: Lane) -> Zygote:
         run = with_maps(lane.options.run)
@@ -98,12 +114,14 @@ class Keeper:
         path = [os.path.join(os.getcwd(), place) for place in sys.path] if run.image == "host" else None
         while True:
             zygote = Zygote(self._trimmed(kind), lambda control: ContainedProcess(run, python, control), path)
-            answer = zygote.wait_ready(_PATIENCE)
-            if answer.word == "ready":
-                # Before anybody else may look for it.
-                self._loop.ask(functools.partial(self._adopt, kind, zygote))
+            self._unborn = zygote  # from here on `close` ends its process, and with that the wait
+            answer = zygote.wait_ready(0 if self._closed else _PATIENCE)
+            self._unborn = None
+            # Before anybody else may look for it.
+            if answer.word == "ready" and self._loop.ask(functools.partial(self._adopt, kind, zygote)):
                 return zygote
             zygote.end()
+            self._still_wanted(lane)
             if answer.word == "threads" and answer.text in zygote.kind.likely:
                 self._left_out.setdefault(kind, set()).add(answer.text)
                 continue
@@ -120,7 +138,7 @@ class Keeper:
         if why is not None:
             lane.fail_all(why)
             return
-        lane.home = home
+        lane.fleet.home = home
         lane.step()
 
     def _hear(self, kind: ZygoteKind, zygote: Zygote) -> None:
@@ -178,8 +196,17 @@ class Keeper:
             parcel.close()
         worker.known.add(function.key)
 
+    def join(self, seconds: float) -> None:
+        """After `close`: wait for the threads that were making some. Not in the loop's thread."""
+        for thread in list(self._threads):
+            thread.join(seconds)
+
     def close(self) -> None:
-        """End them all."""
+        """End them all, also those that are being made."""
+        self._closed = True
+        unborn = self._unborn
+        if unborn is not None:
+            unborn.process.kill()
         for kind, zygote in list(self._by_kind.items()):
             self._lanes.pop(kind, None)
             self._lose(kind, zygote, None)

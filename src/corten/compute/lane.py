@@ -1,25 +1,23 @@
-"""A lane: calls that want the same kind of container, as they came, and the containers that serve them.
+"""A lane: calls that want the same kind of container, as they came, and the containers that serve them (its `Fleet`).
 
 Rule 1: a call is given to a container once; again only where retries were asked for (or more memory is to be tried).
 Rule 2: a fresh lane uses each container for one call. A reusing one gives it the next.
-Rule 3: decisions about size are made by `scaling`, of figures; each becomes an `Event` with its reason.
+Rule 3: every decision becomes an `Event` with its reason.
 Rule 4: only the loop's thread is here, but for `submit`, `ask`, `post` and what only reads.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import deque
 
 from corten.compute import ends, safe, scaling
 from corten.compute.call import Call
 from corten.compute.capacity import total_memory
+from corten.compute.fleet import Fleet
 from corten.compute.ledger import LEDGER
 from corten.compute.limits import Limits
 from corten.compute.memory_files import OURS, Shelf
-from corten.compute.worker import Kind, Worker
-from corten.compute.zygotes import Zygote
 from corten.errors import Cancelled, Error, InvalidInput, OutOfMemory
 from corten.records import Record
 
@@ -33,11 +31,11 @@ if TYPE_CHECKING:
     from corten.compute.loop import Loop
     from corten.compute.options import FunctionOptions
     from corten.compute.pickling import PackedFunction
+    from corten.compute.worker import Kind, Worker
     from corten.compute.zygotes import Kind as ZygoteKind
+    from corten.compute.zygotes import Zygote
     from corten.engine.result import Usage
 
-_numbers = itertools.count(1)
-_TRIES_TO_START = 3
 _LOOK_AGAIN = 0.3
 """Seconds between looks at the machine while calls wait."""
 
@@ -61,13 +59,6 @@ class Stats(Record):
     failed: int
 
 
-class Home(Record):
-    """Where the containers of a lane come from: the zygote that forks into them, and what they have in common."""
-
-    zygote: Zygote
-    kind: Kind
-
-
 class Lane:
     """See the module. name: for people; most: containers with a call at once, None for what the machine has."""
 
@@ -76,23 +67,19 @@ class Lane:
         least: int = 0, most: int | None = None, idle: float = 30.0,
     ) -> None:  # fmt: skip
         self.name, self.options = name, options
-        self.least, self.most, self.idle = least, most, idle
         self.events: deque[Event] = deque(maxlen=1000)
         self.done = self.failed = 0
         self.closed = False
         self.functions: tuple[PackedFunction, ...] = ()
         self.bare_kind: Kind | None = None
         self._loop, self._keeper, self.zygote_kind = loop, keeper, zygote_kind
-        self.home: Home | None = None
         self.preparing = False
         self._backlog: deque[Call] = deque()
-        self._workers: set[Worker] = set()
-        self._ready: deque[Worker] = deque()
         self._last_call = 0.0
-        self._failed_starts = 0
-        self._idle_timer = False
+        self._stepping = False
         self._braked = ""
         self._looking = False
+        self.fleet = Fleet(loop, keeper, self, least, most, idle)
         self._limits = Limits(loop, options, self.note)
         self.files = Shelf(self._after) if options.reuse else OURS
 
@@ -134,29 +121,33 @@ class Lane:
             return
         self._last_call = time.monotonic()
         self._backlog.append(call)
-        self.step()
+        if not self._stepping:  # of many that come together, once
+            self._stepping = True
+            self._loop.post(self.step)
 
     def step(self) -> None:
         """Give calls to containers, and see to it that there are as many of these as there should be."""
-        room = None
-        while self._backlog and self._ready:
+        self._stepping = False
+        room, ready = None, self.fleet.ready
+        while self._backlog and ready:
             if room is None:
-                room = self._room()
-            if room <= 0 or (self.most is not None and self._busy() >= self.most):
+                room = self.room()
+            if room <= 0 or self.fleet.is_full():
                 break
             call = self._backlog.popleft()
             if not call.begin():
                 call.finish()
                 call.settle(None)
                 continue
-            if call.by_value and not self._ready[0].zygote.same_python:
+            if call.by_value and not ready[0].zygote.same_python:
                 what = "its arguments hold byte code, and the image has another Python"
                 self._finish(call, None, InvalidInput(f"{call.name}: {what}"))
                 call.settle(None)
                 continue
             room -= 1
-            self._assign(self._ready.popleft(), call)
-        self._resize(room)
+            self._assign(ready.popleft(), call)
+        if not self.closed:
+            self.fleet.fit(len(self._backlog), room)
         self._wait_for_room()
 
     def _wait_for_room(self) -> None:
@@ -173,7 +164,7 @@ class Lane:
         self._looking = False
         self.step()
 
-    def _room(self) -> int:
+    def room(self) -> int:
         """How many more calls may begin."""
         now = LEDGER.capacity()
         if now.brake != self._braked:
@@ -183,12 +174,10 @@ class Lane:
         cpus = self.options.cpus[0] or 0.0
         return scaling.room(now, LEDGER.running, LEDGER.cpus, LEDGER.memory, cpus, memory)
 
-    def _busy(self) -> int:
-        return sum(worker.state == "busy" for worker in self._workers)
-
     def _assign(self, worker: Worker, call: Call) -> None:
         worker.state, worker.call, call.worker = "busy", call, worker
         worker.served += 1
+        self.fleet.running.add(worker)
         call.tries += 1
         LEDGER.begin(worker, worker.cpus or 0.0, self.options.memory[0] or 0)
         try:
@@ -204,7 +193,7 @@ class Lane:
         if call.options.timeout is not None:
             worker.timer = self._loop.after(call.options.timeout, lambda: self._expire(worker, call))
         if self.options.follows:
-            self._limits.follow(self._workers)
+            self._limits.follow(self.fleet.workers)
 
     def _expire(self, worker: Worker, call: Call) -> None:
         if worker.call is call and worker.state == "busy":
@@ -251,9 +240,7 @@ class Lane:
 
     def on_ready(self, worker: Worker) -> None:
         """A container is ready for its (next) call."""
-        self._failed_starts = 0
-        worker.idle_since = time.monotonic()
-        self._ready.append(worker)
+        self.fleet.on_ready(worker)
         self.step()
 
     def on_message(self, worker: Worker, message: Message) -> None:
@@ -319,6 +306,7 @@ class Lane:
 
     def _release(self, worker: Worker) -> None:
         LEDGER.end(worker)
+        self.fleet.running.discard(worker)
         for lane in LEDGER.short - {self}:
             self._loop.post(lane.step)
         if worker.timer is not None:
@@ -337,10 +325,7 @@ class Lane:
     def on_over(self, worker: Worker) -> None:
         """A container is gone."""
         self._release(worker)
-        self._workers.discard(worker)
-        worker.zygote.workers.pop(worker.number, None)
-        if worker in self._ready:
-            self._ready.remove(worker)
+        self.fleet.on_over(worker)
         call, worker.call = worker.call, None
         result, error = ends.outcome(worker, call)
         if call is not None:
@@ -350,7 +335,7 @@ class Lane:
             if call.worker in (worker, None) and call.future.done():
                 call.settle(result)
         elif not worker.served:
-            self._never_ready(worker, error)
+            self.fleet.never_ready(worker, error)
         self.step()
 
     def _failed_in(self, worker: Worker, call: Call, error: Error) -> None:
@@ -360,18 +345,6 @@ class Lane:
             return
         if not self._again(call, str(error)):
             self._finish(call, None, error)
-
-    def _never_ready(self, worker: Worker, error: Error) -> None:
-        """A container that was no use to anybody: if that goes on, those who wait must hear of it."""
-        if worker.zygote.gone or worker.zygote.failed:
-            return  # made again, with another zygote; or that has said why it failed
-        if not worker.trouble and worker.retired:
-            return
-        self._failed_starts += 1
-        if self._failed_starts >= _TRIES_TO_START or isinstance(error, InvalidInput):
-            self.fail_all(Error(worker.trouble) if worker.trouble else error)
-            self.note("start", f"failed: {worker.trouble or error}")
-            self._failed_starts = 0
 
     def fail_all(self, why: Error) -> None:
         """No container can be had: every call that waits fails."""
@@ -392,72 +365,14 @@ class Lane:
 
     def active(self) -> bool:
         """Whether there was a call within the idle time."""
-        return bool(self._backlog) or self._busy() > 0 or time.monotonic() - self._last_call < self.idle
-
-    def _view(self, room: int | None) -> scaling.View:
-        states = [worker.state for worker in self._workers]
-        limit = self.limit()
-        return scaling.View(
-            backlog=len(self._backlog),
-            busy=states.count("busy"),
-            ready=states.count("ready"),
-            making=states.count("making") + states.count("entering"),
-            fresh=not self.options.reuse,
-            least=self.least,
-            most=self.most if self.most is not None else max(limit, self.least),
-            room=self._room() if room is None else room,
-            active=self._last_call > 0 and self.active() and not self.closed,
-            limit=limit,
-        )
-
-    def _resize(self, room: int | None) -> None:
-        if self.closed:
-            return
-        decision = scaling.decide(self._view(room))
-        for _ in range(decision.start):
-            if not self._start():
-                return
-        if decision.start:
-            self.note("start", f"{decision.start}: {decision.reason}")
-        for _ in range(decision.retire):
-            worker = self._ready.popleft()
-            worker.retired = True
-            worker.end()
-        if decision.retire:
-            self.note("retire", f"{decision.retire}: {decision.reason}")
-        if self._workers and not self._idle_timer:
-            self._idle_timer = True
-            self._loop.after(self.idle / 2 + 0.01, self._look_again)
-
-    def _look_again(self) -> None:
-        self._idle_timer = False
-        self.step()
-
-    def _start(self) -> bool:
-        try:
-            if self.home is None or self.home.zygote.gone:
-                self.home = self._keeper.home_of(self)
-            if self.home is None:
-                return False  # it is being made; `step` is called when it is there
-            zygote = self.home.zygote
-            worker = Worker(self._loop, next(_numbers), self.home.kind, zygote, self)
-        except Error as error:
-            self.fail_all(error)
+        if self.closed or not self._last_call:
             return False
-        except OSError as error:  # no more descriptors, say
-            self.fail_all(Error(str(error)))
-            return False
-        zygote.workers[worker.number] = worker.on_answer
-        self._workers.add(worker)
-        return True
+        busy = bool(self._backlog) or bool(self.fleet.running)
+        return busy or time.monotonic() - self._last_call < self.fleet.idle
 
     def on_zygote_lost(self, zygote: Zygote, why: Error | None) -> None:
-        """Its zygote has ended, or could not load what it should. Containers that it was to fork into are no use."""
-        if self.home is not None and self.home.zygote is zygote:
-            self.home = None
-        for worker in [one for one in self._workers if one.zygote is zygote and one.state in ("making", "entering")]:
-            worker.retired = True
-            worker.end()
+        """Its zygote has ended, or could not load what it should."""
+        self.fleet.lose(zygote)
         if why:
             self.fail_all(why)
         else:
@@ -465,12 +380,12 @@ class Lane:
         self.step()
 
     def _stats(self) -> Stats:
-        view = self._view(0)
+        view = self.fleet.view(len(self._backlog), 0)
         return Stats(view.backlog, view.busy, view.ready, view.making, self.done, self.failed)
 
     def resize(self, least: int, most: int | None) -> None:
         """Other bounds."""
-        self.least, self.most = least, most
+        self.fleet.least, self.fleet.most = least, most
         self.note("resize", f"the pool: at least {least}, at most {'what the machine has' if most is None else most}")
         self.step()
 
@@ -482,15 +397,12 @@ class Lane:
             call = self._backlog.popleft()
             self._finish(call, None, Cancelled(f"{call.name}: its pool was closed before it began"))
             call.settle(None)
-        for worker in list(self._workers):
+        for worker in list(self.fleet.workers):
             if worker.call is not None:
                 worker.call.finish(error=Cancelled(f"{worker.call.name}: its pool was closed while it ran"))
-            worker.retired = True
-            worker.end()
-        self._ready.clear()
+        self.fleet.end()
         self.files.close()
 
     def empty(self) -> bool:
         """Whether nothing of it is left."""
-        return not self._workers
-
+        return not self.fleet.workers

@@ -77,6 +77,7 @@ class Lanes:
             self.loop.ask(lane.close)
         _until(lambda: all(self.loop.ask(lane.empty) for lane in lanes))
         self.loop.ask(self.keeper.close)
+        self.keeper.join(_CLOSING)
         self.loop.stop()
 
 

@@ -57,7 +57,9 @@ class Loop:
         if not self._live:
             return
         self._posted.append(work)
-        if not self._awake:
+        if not self._live:
+            self._do_posted()  # it ended at this very moment
+        elif not self._awake:
             os.eventfd_write(self._wake, 1)
 
     def ask(self, work: Callable[[], object]) -> object:
@@ -102,6 +104,7 @@ class Loop:
         """End the thread; from another one. Whoever watched something has let go of it before."""
         self.post(self._stop)
         self.thread.join()
+        self._do_posted()
         self._poll.close()
         os.close(self._wake)
 
@@ -121,13 +124,20 @@ class Loop:
                 handler = self._handlers.get(fd)
                 if handler:
                     self._guarded(handler)
-            while self._posted:
-                self._guarded(self._posted.popleft())
+            self._do_posted()
             now = time.monotonic()
             while self._timers and self._timers[0][0] <= now:
                 callback = heapq.heappop(self._timers)[2].callback
                 if callback:
                     self._guarded(callback)
+
+    def _do_posted(self) -> None:
+        while self._posted:
+            try:
+                work = self._posted.popleft()
+            except IndexError:  # at the end, several threads may be here
+                return
+            self._guarded(work)
 
     def _guarded(self, work: Callable[[], object]) -> None:
         """One lane's mishap must not stop the others."""

@@ -68,8 +68,8 @@ class Pool:
     def resize(self, min: int | None = None, max: int | str | None = None) -> None:  # noqa: A002
         """Other bounds, from now on. A pool that becomes smaller ends containers when they are idle."""
         least, most = _bounds(
-            self._lane.least if min is None else min,
-            ("auto" if self._lane.most is None else self._lane.most) if max is None else max,
+            self._lane.fleet.least if min is None else min,
+            ("auto" if self._lane.fleet.most is None else self._lane.fleet.most) if max is None else max,
         )
         self._lane.ask(lambda: self._lane.resize(least, most))
 

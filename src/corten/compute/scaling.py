@@ -37,7 +37,7 @@ class Decision(Record):
     reason: str = ""
 
 
-_AHEAD = 2
+AHEAD = 2
 """Containers of a lane with fresh ones that wait for calls to come, while it is in use."""
 
 
@@ -46,7 +46,7 @@ def decide(view: View) -> Decision:
     live = view.busy + view.ready + view.making
     # Those that the backlog can use soon: what may begin, and one more for each call that will end meanwhile.
     useful = min(view.backlog, max(view.room, 0) + (view.busy if view.fresh else 0))
-    ahead = min(_AHEAD, view.limit) if view.fresh and view.active else 0
+    ahead = min(AHEAD, view.limit) if view.fresh and view.active else 0
     wanted = max(useful, ahead, view.least - view.busy)
     spare = view.ready + view.making
     if wanted > spare:

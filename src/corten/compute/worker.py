@@ -66,7 +66,6 @@ class Worker:
         self.call: Call | None = None
         self.known: set[str] = set()
         self.timer: Timer | None = None
-        self.idle_since = 0.0
         self.served = 0
         self.throttled = 0.0
         self.trouble = ""
@@ -142,12 +141,12 @@ class Worker:
     def send(self, parcel: wire.Parcel) -> None:
         """Give it something to do."""
         assert self._socket is not None
-        parcel.send(self._socket, socket.MSG_DONTWAIT)
+        parcel.send(self._socket, wire.DONTWAIT)
 
     def _on_message(self) -> None:
         assert self._socket is not None
         try:
-            message = wire.receive(self._socket, socket.MSG_DONTWAIT, self._files)
+            message = wire.receive(self._socket, wire.DONTWAIT, self._files)
         except (BlockingIOError, ConnectionResetError):
             return  # reset: it ended with something unread; what it had sent before, and its end, are read next
         except (OSError, wire.Malformed) as error:

@@ -32,9 +32,13 @@ class BareProcess:
             raise Error(f"cannot start a zygote with {sys.executable}: {error}") from None
         self._pidfd = pidfd.open_pid(self._pid)
 
+    def kill(self) -> None:
+        """Have it end, from any thread; `end` is still to come."""
+        pidfd.send_signal(self._pidfd, signals.KILL)
+
     def end(self) -> None:
         """End and reap it. Its forks live on: they end with their containers."""
-        pidfd.send_signal(self._pidfd, signals.KILL)
+        self.kill()
         try:
             os.waitpid(self._pid, 0)
         except ChildProcessError:

@@ -89,6 +89,10 @@ class ContainedProcess:
         """Of the process, on the host."""
         return self.container.pid
 
+    def kill(self) -> None:
+        """Have it end, from any thread; `end` is still to come."""
+        self.container.kill()
+
     def end(self) -> None:
         """End it, and with it the containers below it."""
         self.container.kill()

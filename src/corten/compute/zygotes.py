@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     class Process(Protocol):
         """Where a zygote lives."""
 
+        def kill(self) -> None: ...  # noqa: D102
         def end(self) -> None: ...  # noqa: D102
 
 _BUFFER = 1 << 20

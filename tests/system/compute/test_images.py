@@ -171,3 +171,24 @@ try:
 except corten.Unsupported as error:
     print(str(error)[:16])
 """
+
+
+@pytest.mark.parametrize("end", ["shutdown", "pool"])
+def test_a_zygote_that_is_being_made_when_all_is_closed(end: str, tmp_path: Path) -> None:
+    """It loads modules for ever; nothing of it may be left, and nobody may wait for it."""
+    root, _ = python_root.shared()
+    os.mkfifo(tmp_path / "here")
+    (tmp_path / "here").chmod(0o666)
+    endless = "open('/run/corten/here', 'w').close()\nimport threading\nthreading.Event().wait()\n"
+    (tmp_path / "endless.py").write_text(endless)
+    mounts = [f"type=bind,src={tmp_path}/{name},dst=/run/corten/{name}" for name in ("here", "endless.py")]
+    function = corten.function(image=root, memory="100m", imports=["endless"], mounts=mounts)(shifted)
+    with corten.Pool(function) as pool:
+        call = pool.spawn(1)
+        with open(tmp_path / "here") as file:
+            assert file.read() == ""  # its module is being loaded
+        if end == "shutdown":
+            corten.shutdown()
+    with pytest.raises(corten.Cancelled):
+        call.get(30)
+    corten.shutdown()

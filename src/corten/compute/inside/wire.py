@@ -34,6 +34,8 @@ _PLACE = struct.Struct("<IxxxxQQ")  # index of the file, offset, size
 _PAGE = mmap.PAGESIZE
 _INLINE_FILE = 0xFFFFFFFF
 _MEMFDS = memory.Store()
+_NOSIGNAL = int(socket.MSG_NOSIGNAL)  # not as the enum, whose arithmetic costs more than the rest of sending
+DONTWAIT = int(socket.MSG_DONTWAIT)
 
 
 class Malformed(Exception):
@@ -148,9 +150,11 @@ def _head(kind: bytes, granted: bool, call: int, size: int, places: list[tuple[i
 
 def send_with(sock: socket.socket, data: bytes, files: Sequence[int], flags: int = 0) -> None:
     """Send a datagram and descriptors with it."""
+    if not files:
+        sock.send(data, flags | _NOSIGNAL)
+        return
     rights = struct.pack(f"{len(files)}i", *files)
-    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
-    sock.sendmsg([data], ancillary, flags | socket.MSG_NOSIGNAL)
+    sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], flags | _NOSIGNAL)
 
 
 def send(
@@ -167,7 +171,7 @@ def send(
 
 def grant(sock: socket.socket, call: int, fd: int | None) -> None:
     """Give the other end the file that it asked for, or none."""
-    send_with(sock, _HEADER.pack(b"G", 0, 0, call, 0), [] if fd is None else [fd], socket.MSG_DONTWAIT)
+    send_with(sock, _HEADER.pack(b"G", 0, 0, call, 0), [] if fd is None else [fd], DONTWAIT)
 
 
 # --- receiving
