@@ -15,6 +15,11 @@ def lines(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def printable(text: str) -> str:
+    """The text on one line, without what a terminal would obey."""
+    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+
+
 def age(created: str, now: float | None = None) -> str:
     """How long ago a time as RFC 3339 has it was: `3 days ago`; "" for none, the text itself if it cannot be read."""
     if not created:
@@ -25,7 +30,7 @@ def age(created: str, now: float | None = None) -> str:
     try:
         then = datetime.datetime.fromisoformat(created[:19] + "+00:00").timestamp()
     except ValueError:
-        return created
+        return printable(created)
     seconds = int((time.time() if now is None else now) - then)
     for size, word in ((31_536_000, "year"), (2_592_000, "month"), (86_400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= size:

@@ -29,18 +29,20 @@ def run(words: Sequence[str]) -> int:
     if words[0] != "df":
         raise UsageError(f"system: unknown command {words[0]}: there is df")
     values, _ = parse(DF, words[1:])
+    from corten.cli.image.listing import complain
     from corten.engine.home import directory
     from corten.images.store.usage import usage
 
-    found = usage(directory())
+    damaged: list[str] = []
+    found = usage(directory(), damaged.append)
     if values.get("json"):
         import json
 
         json.dump({row.what: row.__dict__ for row in found}, sys.stdout, indent=2)
         sys.stdout.write("\n")
-        return 0
+        return complain(damaged)
     rows = [("WHAT", "COUNT", "IN USE", "SIZE", "UNUSED")]
     rows += [(row.what, str(row.count), str(row.used), show_size(row.size), show_size(row.unused)) for row in found]
     sys.stdout.write(lines(rows))
     sys.stdout.write(f"in {os.path.abspath(directory())}\n")
-    return 0
+    return complain(damaged)

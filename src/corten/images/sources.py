@@ -78,12 +78,15 @@ def _is_for(store: Store, record: Name, platform: str) -> bool:
 
 
 def _of_image(store: Store, record: Name) -> RootSource:
-    config = store.config(record.config)
+    try:
+        config = store.config(record.config)
+        if not all(map(store.layers.has, config.diff_ids)):
+            store.lowers(store.image(record.manifest.digest))
+    except InvalidInput as error:
+        raise store.damage(record.name or record.manifest.digest, error) from None
     if config.platform.os != "linux":
         name = record.name or record.manifest.digest
         raise InvalidInput(f"image {name}: is for {config.platform}: only images for linux can be run")
-    if not all(map(store.layers.has, config.diff_ids)):
-        store.lowers(store.image(record.manifest.digest))
     # An overlay refuses the same directory twice; the lower one of two equal layers shows nothing of its own.
     lowers = [store.layers.path(diff_id) for diff_id in dict.fromkeys(reversed(config.diff_ids))]
     if not lowers:

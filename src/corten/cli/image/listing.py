@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from corten.cli.columns import age, lines
+from corten.cli.columns import age, lines, printable
 from corten.cli.parser import Command, Group, Option, parse
 from corten.engine.quantities import show_size
+from corten.errors import Error, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,25 +51,37 @@ def ls(words: Sequence[str]) -> int:
     values, arguments = parse(LS, words)
     part = arguments[0] if arguments else ""
     found = []
-    for image in _store().images():
+    damaged: list[str] = []
+    for image in _store().images(damaged.append):
         names = [name for name in image.names if part in name]
         if names or (not part and (values.get("all") or not image.names)):
             found.append((image, names))
     found.sort(key=lambda pair: (pair[0].config.raw.get("created", ""), pair[0].digest), reverse=True)
     if values.get("json"):
-        return _print_json([_summary(image, names) for image, names in found])
-    if values.get("quiet"):
+        _print_json([_summary(image, names) for image, names in found])
+    elif values.get("quiet"):
         ids = [image.digest if values.get("digests") else image.digest[7:19] for image, _ in found]
         sys.stdout.write("".join(f"{one}\n" for one in dict.fromkeys(ids)))
-        return 0
+    else:
+        sys.stdout.write(_table(found, values.get("digests", False)))
+    return complain(damaged)
+
+
+def complain(damaged: Sequence[str]) -> int:
+    """Write what is wrong with some images after what could be said of the others; the exit code."""
+    sys.stdout.flush()
+    sys.stderr.write("".join(f"corten: {line}\n" for line in damaged))
+    return Error.exit_code if damaged else 0
+
+
+def _table(found: Sequence[tuple[Image, list[str]]], whole: bool) -> str:
     rows = [("REPOSITORY", "TAG", "IMAGE ID", "PLATFORM", "CREATED", "SIZE")]
     for image, names in found:
-        shown = image.digest if values.get("digests") else image.digest[7:19]
+        shown = image.digest if whole else image.digest[7:19]
         size = show_size(sum(layer.blob.size for layer in image.layers))
         about = (shown, str(image.config.platform), age(image.config.raw.get("created", "")), size)
         rows += [(*_split(name), *about) for name in names or [""]]
-    sys.stdout.write(lines(rows))
-    return 0
+    return lines(rows)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -90,8 +103,6 @@ def _store() -> Store:
 
 def found_image(store: Store, text: str) -> Image:
     """The image that is meant. NotFound: it is not in the store."""
-    from corten.errors import NotFound
-
     image = store.find(text)
     if image is None:
         raise NotFound(f"image {text!r}: is not in the store: see 'corten image ls'")
@@ -144,7 +155,7 @@ def history(words: Sequence[str]) -> int:
     rows = [("LAYER", "CREATED", "SIZE", "CREATED BY")]
     for entry, layer in entries:
         said = [entry.get("created_by") or "", f"# {entry['comment']}" if entry.get("comment") else ""]
-        by = "".join(c if c.isprintable() else "?" for c in " ".join(" ".join(said).split()))
+        by = printable(" ".join(said))
         if not values.get("no_trunc") and len(by) > 60:
             by = f"{by[:59]}…"
         about = (layer.blob.digest[7:19], show_size(layer.blob.size)) if layer else ("-", "0 bytes")

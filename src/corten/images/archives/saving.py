@@ -35,10 +35,10 @@ def chosen(store: Store, texts: Sequence[str]) -> list[Image]:
     """The images that are meant. A text that is a name is the name to save; a digest means the image with all names."""
     found = []
     for text in texts:
-        record = store.record(text)
-        if record is None:
+        image = store.find(text)
+        if image is None:
             raise NotFound(f"image {text!r}: is not in the store: see 'corten image ls'")
-        found.append(store.image(record.manifest.digest).replace(names=(record.name,) if record.name else ()))
+        found.append(image)
     return found
 
 

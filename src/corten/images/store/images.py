@@ -168,7 +168,10 @@ class Store:
 
         if reference.digest and reference.digest not in (image.digest, index.digest if index else ""):
             raise InvalidInput(f"image {reference.short!r}: its digest is not that of image {image.digest}")
-        old = self.names.get(reference)
+        try:
+            old = self.names.get(reference)
+        except InvalidInput:
+            old = None  # damaged: this mends it
         config = image.manifest.config.digest
         self.names.set(Name(str(reference), image.descriptor, index, int(time.time()), config))
         self.names.remove(image.digest)  # it has a name now
@@ -208,12 +211,19 @@ class Store:
         """The image that a person means by a reference, a digest or the first digits of one; None if there is none.
 
         Digests: of the manifest, of the index it came by, or of the configuration (docker's image id). InvalidInput:
-        the text is no reference, or several images begin so.
+        the text is no reference, several images begin so, or the image is damaged.
         """
         record = self.record(text)
         if record is None:
             return None
-        return self.image(record.manifest.digest).replace(names=(record.name,) if record.name else ())
+        try:
+            return self.image(record.manifest.digest).replace(names=(record.name,) if record.name else ())
+        except InvalidInput as error:
+            raise self.damage(record.name or record.manifest.digest, error) from None
+
+    def damage(self, name: str, error: InvalidInput) -> InvalidInput:
+        """The error about an image that is not whole."""
+        return InvalidInput(f"image {name}: is damaged: {error}: get it again, or remove it with 'corten image rm'")
 
     def record(self, text: str) -> Name | None:
         """The same without a look at the image itself."""
@@ -250,13 +260,26 @@ class Store:
             raise InvalidInput(f"image {prefix}: {len(found)} images begin so: give more digits")
         return next(iter(found.values()), None)
 
-    def images(self) -> Iterator[Image]:
-        """All images with their names, in no order. NotFound, InvalidInput: one of them is damaged."""
+    def images(self, told: Callable[[str], None] | None = None) -> Iterator[Image]:
+        """All images with their names, in no order.
+
+        told: is given a line about each that is damaged. InvalidInput: one is, and nobody wants to be told.
+        """
         names: dict[str, list[str]] = {}
         for record in self.names.all():
             names.setdefault(record.manifest.digest, []).append(record.name)
+        damaged = list(self.names.damaged())
         for digest, found in names.items():
-            yield self.image(digest).replace(names=tuple(name for name in found if name))
+            try:
+                image = self.image(digest)
+            except InvalidInput as error:
+                damaged.append(str(self.damage(found[0] or digest, error)))
+            else:
+                yield image.replace(names=tuple(name for name in found if name))
+        for line in damaged:
+            if told is None:
+                raise InvalidInput(line)
+            told(line)
 
     # --- running
 

@@ -47,7 +47,10 @@ class Names:
         self.directory = directory
 
     def get(self, reference: Reference | str) -> Name | None:
-        """What a reference, or the digest of an image without a name, stands for; None if it is not known."""
+        """What a reference, or the digest of an image without a name, stands for; None if it is not known.
+
+        InvalidInput: its record is damaged.
+        """
         return self._read(_file_name(str(reference)))
 
     def _read(self, file_name: str) -> Name | None:
@@ -62,19 +65,35 @@ class Names:
             manifest = _descriptor(found["manifest"])
             return Name(found["name"], manifest, index and _descriptor(index), found["since"], found["config"])
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise InvalidInput(f"{self.directory}/{file_name}: is damaged: remove it and get the image again") from None
+            name = file_name.replace("%2F", "/")
+            raise InvalidInput(
+                f"image {name}: is damaged, in {self.directory}/{file_name}: get it again, or remove it with "
+                "'corten image rm'"
+            ) from None
+
+    def _files(self) -> list[str]:
+        try:
+            return sorted(name for name in os.listdir(self.directory) if name[0] != ".")
+        except FileNotFoundError:
+            return []
 
     def all(self) -> Iterator[Name]:
-        """All records, sorted by file name."""
-        try:
-            found = os.listdir(self.directory)
-        except FileNotFoundError:
-            return
-        for file_name in sorted(found):
-            if file_name[0] != ".":
+        """All records that are whole, sorted by file name."""
+        for file_name in self._files():
+            try:
                 record = self._read(file_name)
-                if record is not None:  # else it went meanwhile
-                    yield record
+            except InvalidInput:
+                continue
+            if record is not None:  # else it went meanwhile
+                yield record
+
+    def damaged(self) -> Iterator[str]:
+        """A line about each record that is not whole."""
+        for file_name in self._files():
+            try:
+                self._read(file_name)
+            except InvalidInput as error:
+                yield str(error)
 
     def set(self, record: Name) -> None:
         """Write a record; one of the same name is replaced."""

@@ -30,7 +30,12 @@ def remove(store: Store, text: str, force: bool = False) -> Freed:
     NotFound; InvalidInput: it has several names. What only it needed is removed, unless somebody is making images just
     now: then the next `prune` does it.
     """
-    record = store.record(text)
+    try:
+        record = store.record(text)
+    except InvalidInput:
+        if not store.names.remove(str(store.reference(text))):
+            raise
+        return _collected(store).replace(names=(str(store.reference(text)),))
     if record is None:
         raise NotFound(f"image {text!r}: not found")
     by_digest = references.is_prefix(text) and not (
@@ -44,8 +49,16 @@ def remove(store: Store, text: str, force: bool = False) -> Freed:
     for name in names:
         store.names.remove(name or record.manifest.digest)
     left = any(one.manifest.digest == record.manifest.digest for one in store.names.all())
-    freed = collect(store, wanted=False) or Freed()
+    freed = _collected(store)
     return freed.replace(names=tuple(filter(None, names)), images=() if left else (record.manifest.digest,))
+
+
+def _collected(store: Store) -> Freed:
+    """What could be collected now; an image that is damaged is in the way until it is removed, too."""
+    try:
+        return collect(store, wanted=False) or Freed()
+    except Error:
+        return Freed()
 
 
 def prune(store: Store, everything: bool = False) -> Freed:
@@ -113,6 +126,8 @@ def reached(store: Store) -> tuple[set[str], set[str]]:
     """(digests of blobs, diff ids of layers) that names lead to. Error: an image is damaged."""
     blobs: set[str] = set()
     layers: set[str] = set()
+    for line in store.names.damaged():
+        raise Error(line)
     for record in store.names.all():
         blobs.add(record.manifest.digest)
         if record.index:
@@ -120,8 +135,7 @@ def reached(store: Store) -> tuple[set[str], set[str]]:
         try:
             image = store.image(record.manifest.digest)
         except (NotFound, InvalidInput) as error:
-            name = record.name or record.manifest.digest
-            raise Error(f"image {name}: is damaged: {error}: remove it with 'corten image rm'") from None
+            raise Error(str(store.damage(record.name or record.manifest.digest, error))) from None
         blobs.add(image.manifest.config.digest)
         blobs.update(layer.digest for layer in image.manifest.layers)
         layers.update(image.config.diff_ids)

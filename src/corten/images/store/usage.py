@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 
+from corten.errors import Error
 from corten.images.store.images import Store
 from corten.images.store.removal import in_use, reached
 from corten.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 
 class Row(Record):
@@ -23,13 +24,20 @@ class Row(Record):
     unused: int
 
 
-def usage(home: str) -> list[Row]:
-    """Images (packed), layers (unpacked), containers, and what is kept of archives and of this machine."""
+def usage(home: str, told: Callable[[str], None] | None = None) -> list[Row]:
+    """Images (packed), layers (unpacked), containers, and what is kept of archives and of this machine.
+
+    told: is given a line about each image that is damaged; what it needs cannot be told from what nothing needs.
+    InvalidInput: there is one, and nobody wants to be told.
+    """
     store = Store(home)
-    images = list(store.images())
+    images = list(store.images(told))
     mounted = [image for image in images if in_use(store, image)]
     running = {digest for image in mounted for digest in image.config.diff_ids}
-    blobs, _ = reached(store)
+    try:
+        blobs, _ = reached(store)
+    except Error:
+        blobs = set(store.blobs.all())
     packed = {digest: store.blobs.size(digest) for digest in store.blobs.all()}
     layers = {diff_id: size(os.path.dirname(store.layers.path(diff_id))) for diff_id in store.layers.all()}
     containers = _each(f"{home}/containers")
