@@ -39,7 +39,7 @@ def main() -> None:
             said = f"raised {error!r}"
         usage = call.usage
         peak = (usage.memory_peak or 0) / (1 << 20) if usage else 0.0
-        print(f"{name:16} {said[:70]}  [{usage.cpu_seconds if usage else 0:.2f} CPU seconds, {peak:.0f} MiB]")
+        print(f"{name:16} {said[:78]}  [{usage.cpu_seconds if usage else 0:.2f} CPU seconds, {peak:.0f} MiB]")
 
 
 if __name__ == "__main__":
