@@ -46,9 +46,6 @@ def clone3(flags: int, cgroup_fd: int | None = None) -> Clone:
 
     Handlers are reset to their defaults in the child; ignored signals stay ignored. The pidfd is close-on-exec.
     """
-    if signals.CHLD in signals.ignored():
-        # Whoever started us has it so (`trap '' CHLD`, some daemons): the kernel would then throw away how it ended.
-        signals.heed_children()
     pidfd = ctypes.c_int(-1)
     args = arguments(flags, pidfd, cgroup_fd)
     pid = syscalls.call("clone3", args, ctypes.sizeof(args))
@@ -57,6 +54,9 @@ def clone3(flags: int, cgroup_fd: int | None = None) -> Clone:
 
 def arguments(flags: int, pidfd: ctypes.c_int, cgroup_fd: int | None) -> ctypes.Array[ctypes.c_uint64]:
     """`struct clone_args`. pidfd: where the kernel puts it."""
+    if signals.CHLD in signals.ignored():
+        # Whoever started us has it so (`trap '' CHLD`, some daemons): the kernel would then throw away how it ended.
+        signals.heed_children()
     flags |= _CLONE_PIDFD | _CLONE_CLEAR_SIGHAND
     if cgroup_fd is not None:
         flags |= _CLONE_INTO_CGROUP

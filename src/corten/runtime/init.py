@@ -122,12 +122,15 @@ def borrow(plan: Plan, stage: Stage, stdio: tuple[int, int, int], init: int) -> 
         own = 3 + plan.keep_fds
         kept = tuple(range(3, own))
         process.close_all_but((*kept, sock.fileno(), init))
-        if init == own:
-            init = os.dup(init)
-        if sock.fileno() == own:
-            os.set_inheritable(own, True)
-        else:
-            os.dup2(sock.fileno(), own)
+        try:
+            if init == own:
+                init = os.dup(init)
+            if sock.fileno() == own:
+                os.set_inheritable(own, True)
+            else:
+                os.dup2(sock.fileno(), own)
+        except OSError as error:
+            raise _no_room(error) from None
         return init, [b"corten:init"], [os.fsencode(word) for word in words]
     except errors.Error as error:
         number, text = getattr(error, "errno", 0), str(error)
@@ -304,8 +307,7 @@ def _be_init(plan: Plan, stage: Stage, sock: sockets.Socket, mask: Mask) -> int:
     try:
         fd = signals.descriptor()
     except OSError as error:
-        hint = "a limit of open files (--ulimit nofile) leaves no room for the init; --init=false needs none"
-        raise errors.KernelError("set up the init", error.errno or 0, hint) from None
+        raise _no_room(error) from None
     if os.getpid() != 1:
         process.adopt_orphans()
     pid = 0 if plan.held else _start(plan, stage, mask)
@@ -335,6 +337,13 @@ def _be_init(plan: Plan, stage: Stage, sock: sockets.Socket, mask: Mask) -> int:
                 _end_descendants()
             status = os.waitstatus_to_exitcode(ended.status)
             return status if status >= 0 else 128 - status
+
+
+def _no_room(error: OSError) -> errors.KernelError:
+    """The init's descriptors do not fit. EBADF is what dup2 says of a number beyond the limit."""
+    number = errno.EMFILE if error.errno == errno.EBADF else error.errno or 0
+    hint = "a limit of open files (--ulimit nofile) leaves no room for the init; --init=false needs none"
+    return errors.KernelError("set up the init", number, hint)
 
 
 def _reap(program: int) -> channel.Ended | None:

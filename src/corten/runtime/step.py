@@ -7,6 +7,7 @@ Rule 3: a step that fails raises; `perform` names the step in the error. No step
 
 from __future__ import annotations
 
+import errno
 import os
 
 from corten.errors import Error, KernelError
@@ -68,12 +69,16 @@ class Step(Record):
         raise TypeError(f"{type(self).__name__} does not describe itself")
 
 
+_HINTS = {errno.EMFILE: "to make a container takes some twenty: raise the limit (ulimit -n, --ulimit nofile)"}
+
+
 def perform(steps: Iterable[Step], stage: Stage) -> None:
     """Run steps in order; a failure becomes a `KernelError` that names its step."""
     for step in steps:
         try:
             step.run(stage)
         except OSError as error:
-            raise KernelError(step.describe(), error.errno or 0, getattr(error, "said", "")) from error
+            said = getattr(error, "said", "") or _HINTS.get(error.errno or 0, "")
+            raise KernelError(step.describe(), error.errno or 0, said) from error
         except Error:
             raise
