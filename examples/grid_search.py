@@ -1,6 +1,6 @@
 """A grid search of scikit-learn over its handwritten digits, whose fits run in containers.
 
-    python examples/grid_search.py      (needs scikit-learn: pip install 'corten[examples]')
+    python examples/grid_search.py      (needs scikit-learn: pip install '.[examples]')
 """
 
 from __future__ import annotations
