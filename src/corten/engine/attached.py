@@ -83,7 +83,7 @@ class _Attached:
 
     def on_message(self, message: Reported, descriptors: tuple[int, ...]) -> None:
         if isinstance(message, channel.Failed):
-            self.failure = error_of(message.kind, message.errno, message.text)
+            self.failure = error_of(message.kind, message.errno, message.text, self.prepared.foreign)
         elif isinstance(message, channel.Terminal) and descriptors:
             from corten.engine.relay import Relay
 

@@ -151,13 +151,14 @@ class Container:
             self.pid, self._pidfd = words[0], descriptors[0]
             self.id = words[2]
         elif kind == "failed":
-            self._failure = error_of(*words)
+            self._failure = error_of(words[0], words[1], words[2], self._prepared.foreign)
         elif kind == "namespaces":
             self.namespaces = dict(zip(words[0].split(), descriptors, strict=True))
         elif kind == "account":
             self.account = words[0]
             try:
-                self._result = result_of(words[0], self._prepared.options, self._prepared.not_applied)
+                asked = self._prepared
+                self._result = result_of(words[0], asked.options, asked.not_applied, asked.foreign)
             except Error as error:
                 self._failure = error
 

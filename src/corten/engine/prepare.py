@@ -37,6 +37,7 @@ _KEPT = 8
 
 class Prepared(Record):
     """A container that could be started now. not_applied: limits left out because of `best_effort`, a line each.
+    foreign: what to say of the image, which is for another machine, if its program cannot be executed.
 
     Started again it is another container, with an id of its own in place of `id`.
     """
@@ -45,6 +46,7 @@ class Prepared(Record):
     plan: Plan
     options: RunOptions
     not_applied: tuple[str, ...] = ()
+    foreign: str = ""
 
 
 class _Facts(Record):
@@ -136,7 +138,7 @@ def _prepare(options: RunOptions, facts: _Facts, held: bool = False, within: int
         held=held,
         below=(("pid", f"/proc/{within}/ns/pid"),) if within else (),
     )
-    return Prepared(identity, compile_plan(spec, setting), options, not_applied)
+    return Prepared(identity, compile_plan(spec, setting), options, not_applied, source.foreign)
 
 
 def _within(spec: Spec, user_namespace: str) -> Spec:

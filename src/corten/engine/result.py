@@ -79,9 +79,11 @@ class Result(Record):
         return not self.ok and (self.oom_killed or self.timed_out or "limit" in self.reason)
 
 
-def result_of(account: Account, options: RunOptions, not_applied: tuple[str, ...] = ()) -> Result:
+def result_of(
+    account: Account, options: RunOptions, not_applied: tuple[str, ...] = (), foreign: str = ""
+) -> Result:
     """The result that an account amounts to; raises the error if the container never started."""
-    _raise_if_never_started(account, options)
+    _raise_if_never_started(account, options, foreign)
     status = account.status if account.status is not None else account.init_status
     code = os.waitstatus_to_exitcode(status)
     number = -code if code < 0 else None
@@ -111,9 +113,9 @@ def result_of(account: Account, options: RunOptions, not_applied: tuple[str, ...
     )
 
 
-def _raise_if_never_started(account: Account, options: RunOptions) -> None:
+def _raise_if_never_started(account: Account, options: RunOptions, foreign: str) -> None:
     if account.failed is not None:
-        raise error_of(account.failed.kind, account.failed.errno, account.failed.text)
+        raise error_of(account.failed.kind, account.failed.errno, account.failed.text, foreign)
     if account.status is None and account.oom and account.oom.oom_kill and not account.started:
         limit = f" of {size_words(options.memory)}" if options.memory else ""
         raise Error(f"out of memory before the program started: the memory limit{limit} is too small to start in")
@@ -121,10 +123,12 @@ def _raise_if_never_started(account: Account, options: RunOptions) -> None:
         raise Error(f"the set-up was ended from outside ({_ending(os.waitstatus_to_exitcode(account.init_status))})")
 
 
-def error_of(kind: str, number: int, text: str) -> Error:
-    """The error that a launcher or child reported, of its own class again."""
+def error_of(kind: str, number: int, text: str, foreign: str = "") -> Error:
+    """The error that a launcher or child reported, of its own class again. foreign: see `Prepared`."""
     from corten import errors
 
+    if foreign and "(ENOEXEC)" in text:
+        text = f"{text}: {foreign}"
     if kind == "KernelError":
         again = KernelError(text, number)
         again.args = (text,)

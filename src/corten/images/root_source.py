@@ -28,7 +28,8 @@ class RootSource(Record):
     lowers: directories, topmost first; env: variables that the image sets (never changed after it was made);
     workdir: where the program starts, an absolute path. What an image says besides, for those who do not say otherwise:
     entrypoint and cmd, the user as text, volumes (directories that can always be written to), the signal that asks it
-    to end. holds: directories to lock, shared, while this is in use: then nobody removes them.
+    to end. holds: directories to lock, shared, while this is in use: then nobody removes them. foreign: that the image
+    is for another machine, in words.
     """
 
     lowers: tuple[str, ...]
@@ -42,3 +43,4 @@ class RootSource(Record):
     volumes: tuple[str, ...] = ()
     stop_signal: str = ""
     holds: tuple[str, ...] = ()
+    foreign: str = ""

@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from corten.images.manifests import Platform
     from corten.images.registry.watching import Watcher
     from corten.images.store.images import Store
     from corten.images.store.names import Name
@@ -102,7 +103,17 @@ def _of_image(store: Store, record: Name) -> RootSource:
         volumes=tuple("/" + path.strip("/") for path in config.volumes if path.strip("/")),
         stop_signal=config.stop_signal,
         holds=tuple(os.path.dirname(path) for path in lowers),
+        foreign=_foreign(record.name, config.platform),
     )
+
+
+def _foreign(name: str, platform: Platform) -> str:
+    from corten.images.manifests import own_platform
+
+    own = own_platform()
+    if platform.architecture in ("", own.architecture):
+        return ""
+    return f"the image {name} is for {platform}, and this machine is {own}: see --platform"
 
 
 def directory(path: str) -> str:

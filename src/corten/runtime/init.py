@@ -248,26 +248,7 @@ def _refused(path: str, error: OSError) -> errors.Error:
     if error.errno in _NOT_FOUND:
         # The file is there, so what is missing is the interpreter that it names.
         return errors.CommandNotFound(f"{path}: its interpreter or loader is not in the container")
-    hint = other_machine(path) if error.errno == errno.ENOEXEC else ""
-    return errors.CommandNotRunnable(f"{path}: cannot be executed: {errors.errno_words(error.errno or 0)}{hint}")
-
-
-# e_machine of a few, as uname(2) calls them. Source: include/uapi/linux/elf-em.h.
-_MACHINES = {3: "i686", 21: "ppc64", 22: "s390x", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
-
-
-def other_machine(path: str) -> str:
-    """What to add to "exec format error": which machine a program is for, if that is another one than this."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(20)
-    except OSError:
-        return ""
-    number = 0
-    if head[:4] == b"\x7fELF":
-        number = int.from_bytes(head[18:20], "big" if head[5:6] == b"\2" else "little")
-    machine, own = _MACHINES.get(number, ""), os.uname().machine
-    return f": it is for {machine}, and this machine is {own}: see --platform" if machine not in ("", own) else ""
+    return errors.CommandNotRunnable(f"{path}: cannot be executed: {errors.errno_words(error.errno or 0)}")
 
 
 def _exec(program: Program, path: str) -> None:

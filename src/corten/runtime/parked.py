@@ -10,7 +10,6 @@ Rule 3: it dies with its launcher until it has heard `go` or `park`; after that 
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import sys
@@ -19,7 +18,7 @@ from corten import errors
 from corten.linux import process, signals, sockets
 from corten.linux.signals import Mask
 from corten.runtime import channel, trampoline
-from corten.runtime.init import find_program, other_machine
+from corten.runtime.init import find_program
 from corten.runtime.plan import Plan, Program
 from corten.runtime.spec.hooks import Hook
 from corten.runtime.step import Stage, perform
@@ -187,5 +186,4 @@ def _become(path: str, program: Program, environment: dict[str, str], by: int) -
         if error.errno in (2, 20):
             raise errors.CommandNotFound(f"{path}: its interpreter or loader is not in the container") from None
         words = errors.errno_words(error.errno or 0)
-        words += other_machine(path) if error.errno == errno.ENOEXEC else ""
         raise errors.CommandNotRunnable(f"{path}: cannot be executed: {words}") from None

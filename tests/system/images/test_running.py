@@ -168,7 +168,13 @@ def test_images_that_cannot_be_run(
     foreign = layer(store, ("bin/foreign", FILE, arm.decode("latin-1")))
     made("foreign", foreign, raw={"os": "linux", "architecture": "arm64", "config": {"Cmd": ["/bin/foreign"]}})
     if os.uname().machine != "aarch64":
-        assert "it is for aarch64, and this machine is" in refused("run", "foreign", code=126)
+        line = refused("run", "foreign", code=126)
+        assert "(ENOEXEC): the image docker.io/library/foreign:latest is for linux/arm64, and this machine is" in line
+        done = subprocess.run(
+            [sys.executable, "-c", "import corten; corten.run('foreign')"], capture_output=True, text=True, check=False
+        )
+        assert done.stderr.splitlines()[-1].startswith("corten.errors.CommandNotRunnable: /bin/foreign: cannot be")
+        assert "is for linux/arm64" in done.stderr.splitlines()[-1]
     made("windows", raw={"os": "windows", "architecture": "amd64", "config": {"Cmd": ["x"]}})
     assert "is for windows/amd64: only images for linux" in refused("run", "windows")
     made("mute", raw={"os": "linux", "architecture": "amd64"})
@@ -186,8 +192,9 @@ def test_images_that_cannot_be_run(
 
 
 def test_where_an_image_comes_from(
-    store: Store, server: Server, said: Callable[..., str], refused: Callable[..., str], tmp_path: Path
-) -> None:
+    store: Store, server: Server, said: Callable[..., str], refused: Callable[..., str], tmp_path: Path,
+    command: Corten,
+) -> None:  # fmt: skip
     name = f"{server.host}/where/app"
     made = image(store, name, 2, Cmd=["cat", "/etc/layer1"])
     push(store, name, name)
@@ -195,14 +202,15 @@ def test_where_an_image_comes_from(
     os.environ["CORTEN_HOME"] = other
     try:
         assert "is not in the store: leave --pull never out" in refused("run", "--pull", "never", name)
-        assert said(name) == f"{name} 1"
+        fetched = command("run", name)
+        assert (fetched.returncode, fetched.stdout) == (0, f"{name} 1"), fetched
         asked = server.asked("GET", "/where/app/")
         assert said("--pull", "never", name) == said("--pull", "missing", name) == said(name)
         assert server.asked("GET", "/where/app/") == asked
         newer = image(store, name, 3, Cmd=["cat", "/etc/layer2"])
         push(store, name, name)
         assert said(name) == f"{name} 1"
-        assert said("--pull", "always", name) == f"{name} 2"
+        assert command("run", "--pull", "always", name).stdout == f"{name} 2"
         found = Store(other).find(name)
         assert found is not None
         assert found.digest == newer.digest != made.digest
