@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from corten.engine import cgroup_path, home, systemd_properties
+from corten.engine import cgroup_path, home, notifying, systemd_properties
 from corten.engine.systemd_properties import Scope
 from corten.errors import InvalidInput, NotFound, Unsupported, errno_words
 from corten.linux import capabilities, paths, seccomp
@@ -41,7 +41,7 @@ class MakeOptions(Record):
 
     bundle: absolute; preserve_fds: how many descriptors from 3 on the program gets; listening: how many of them are
     sockets of its activation (which it is told as sd_listen_fds(3) has it); cgroups: off leaves the process in
-    the caller's group.
+    the caller's group; notify: its program may tell that it is ready (`engine/notifying`).
     """
 
     bundle: str
@@ -51,6 +51,7 @@ class MakeOptions(Record):
     listening: int = 0
     systemd_cgroup: bool = False
     cgroups: bool = True
+    notify: bool = False
 
 
 class Bundle(Record):
@@ -113,6 +114,8 @@ def prepare(identity: str, directory: str, options: MakeOptions, config: str = "
     if options.listening:
         process = process.replace(env=(*process.env, f"LISTEN_FDS={options.listening}", "LISTEN_PID=1"))
         spec = spec.replace(process=process)
+    if options.notify:
+        spec = _notifying(spec, directory)
     _require(process, linux)
     layout = layouts.detect()
     scope = None
@@ -194,6 +197,16 @@ def _settled(spec: Spec, bundle: str, warnings: list[str]) -> Spec:
         mounts=tuple(_with_mode(_absolute(mount, bundle), path) for mount in spec.mounts),
         linux=linux.replace(resources=resources.replace(devices=rules)),
     )
+
+
+def _notifying(spec: Spec, directory: str) -> Spec:
+    """With the directory of its socket, and the variable that says where that is."""
+    assert spec.process is not None
+    options = ("bind", "nosuid", "noexec", "nodev", "ro")
+    mount = Mount(notifying.PLACE, "bind", notifying.directory(directory), options)
+    env = tuple(entry for entry in spec.process.env if not entry.startswith("NOTIFY_SOCKET="))
+    process = spec.process.replace(env=(*env, f"NOTIFY_SOCKET={notifying.ADDRESS}"))
+    return spec.replace(process=process, mounts=(*spec.mounts, mount))
 
 
 def _absolute(mount: Mount, bundle: str) -> Mount:

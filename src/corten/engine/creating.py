@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from corten.engine import bundle as bundles
-from corten.engine import lifecycle, oci_state
+from corten.engine import lifecycle, notifying, oci_state
 from corten.engine.bundle import Bundle, MakeOptions
 from corten.engine.child import Child, Outlets, Process, check_preserved, check_terminal, send_descriptor
 from corten.errors import Error, KernelError, NameInUse
@@ -83,6 +83,8 @@ def create(
     try:
         oci_state.write(path, state)
         oci_state.store(f"{path}/config.json", made.text)
+        if options.notify:
+            notifying.make(path)
         _make(created, outlets, run, mask)
     except BaseException:
         created.destroy()

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 _NOT_FORWARDED = (signals.CHLD, signals.PIPE, signals.TTIN, signals.TTOU, signals.WINCH, 23)  # 23: SIGURG
 
 
-def attend(child: Process, mask: Mask, release: Callable[[], None]) -> int:
+def attend(
+    child: Process, mask: Mask, release: Callable[[], None], also: tuple[int, Callable[[], None]] | None = None
+) -> int:
     """Let the child become its program, and serve it to its end; its exit code, 128+N for signal N.
 
     mask: the signals as they were before they were blocked, which is to be done before the child is made; release:
-    called when nothing waits for us any more but the end.
+    called when nothing waits for us any more but the end; also: a descriptor, and what to call when it has something.
     """
     arrived = signals.descriptor()
     poll = select.poll()
@@ -36,8 +38,12 @@ def attend(child: Process, mask: Mask, release: Callable[[], None]) -> int:
         release()
         poll.register(arrived, select.POLLIN)
         poll.register(child.pidfd, select.POLLIN)
+        if also is not None:
+            poll.register(also[0], select.POLLIN)
         while True:
             ready = [fd for fd, _ in poll.poll()]
+            if also is not None and also[0] in ready:
+                also[1]()
             if arrived in ready:
                 _pass_on(arrived, child.pidfd, relay)
             if relay is not None:

@@ -19,9 +19,39 @@ if TYPE_CHECKING:
 def start(root: str, identity: str, warn: Callable[[str], None]) -> None:
     """Start a created container and wait until its program runs. warn: hear of a poststart hook that failed.
 
+    With a NOTIFY_SOCKET, as at `create`: until the program says that it is ready, or ends.
     Errors: `NotFound`, `WrongStatus`.
     """
     path = oci_state.directory(root, identity)
+    if not os.environ.get("NOTIFY_SOCKET") or not os.path.isdir(f"{path}/notify"):
+        _start(root, identity, path, warn)
+        return
+    from corten.engine import notifying
+
+    with notifying.Listening(path, notifying.supervisor()) as listening:
+        pid, process = _held(root, identity)
+        try:
+            _start(root, identity, path, warn)
+            listening.await_ready(pid, process)
+        finally:
+            os.close(process)
+
+
+def _held(root: str, identity: str) -> tuple[int, int]:
+    """(pid, pidfd) of the first process."""
+    from corten.linux import pidfd
+
+    pid = lifecycle.find(root, identity).allow("start").pid
+    fd = pidfd.open_pid(pid)
+    try:
+        lifecycle.find(root, identity).allow("start")  # it is still the same process
+    except BaseException:
+        os.close(fd)
+        raise
+    return pid, fd
+
+
+def _start(root: str, identity: str, path: str, warn: Callable[[str], None]) -> None:
     lock = lifecycle.lock(path)
     assert lock is not None
     try:

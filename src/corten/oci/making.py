@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from corten.engine import notifying
 from corten.engine.bundle import MakeOptions
 from corten.engine.child import Outlets
 from corten.oci.table import absolute, number
@@ -34,6 +35,7 @@ def request(settings: Settings, values: dict[str, Any]) -> tuple[MakeOptions, Ou
         listening=listening(),
         systemd_cgroup=settings.systemd_cgroup,
         cgroups=settings.cgroups,
+        notify=bool(notifying.supervisor()),
     )
     return options, outlets, config
 

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -133,3 +134,21 @@ def test_create_and_kill(podman: Podman, rootfs: Path) -> None:
     podman("kill", "two")
     assert podman("wait", "two").stdout == "137\n"
     podman("rm", "two")
+
+
+def test_readiness_is_told(podman: Podman, rootfs: Path, tmp_path: Path) -> None:
+    """podman gives the supervisor's socket to conmon, and conmon to us."""
+    say = (
+        "import os, socket, time; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM);"
+        "s.sendto(b'READY=1', os.environ['NOTIFY_SOCKET']); time.sleep(1000)"
+    )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(str(tmp_path / "notify"))
+        supervisor.settimeout(TIMEOUT)
+        options = {"env": {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}}
+        words = ("run", "--detach", "--sdnotify", "container", "--name", "ready", *COMMON, "--rootfs", str(rootfs))
+        podman(*words, "python3", "-c", say, **options)
+        heard = b"\n".join(supervisor.recv(4096).strip() for _ in range(2))
+        assert b"READY=1" in heard
+        assert b"MAINPID=" in heard
+    podman("rm", "--force", "--time", "0", "ready")
