@@ -59,7 +59,13 @@ def resolve(
         from corten.images.registry.watching import SILENT
 
         try:
-            record = fetch(store, image, platform, watch() if watch else SILENT)
+            watcher = watch() if watch else SILENT
+            record = fetch(store, image, platform, watcher)
+            from corten.images.layers.owners import complaint
+
+            line = complaint(store.layers, store.config(record.config).diff_ids, record.name)
+            if line:
+                watcher.say(line)
         except Error as error:
             if type(error) is not Error or pull == "always":
                 raise
@@ -81,7 +87,7 @@ def _is_for(store: Store, record: Name, platform: str) -> bool:
 def _of_image(store: Store, record: Name) -> RootSource:
     try:
         config = store.config(record.config)
-        if not all(map(store.layers.has, config.diff_ids)):
+        if not all(map(store.layers.has, config.diff_ids)) or _owners_can_be_mended(store, config.diff_ids):
             store.lowers(store.image(record.manifest.digest))
     except InvalidInput as error:
         raise store.damage(record.name or record.manifest.digest, error) from None
@@ -105,6 +111,14 @@ def _of_image(store: Store, record: Name) -> RootSource:
         holds=tuple(os.path.dirname(path) for path in lowers),
         foreign=_foreign(record.name, config.platform),
     )
+
+
+def _owners_can_be_mended(store: Store, diff_ids: tuple[str, ...]) -> bool:
+    if not os.geteuid() or not any(map(store.layers.is_squashed, diff_ids)):
+        return False
+    from corten.runtime import helper
+
+    return helper.own_maps() is not None
 
 
 def _foreign(name: str, platform: Platform) -> str:

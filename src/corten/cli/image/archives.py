@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from corten.cli.image.transfer import tell_owners
 from corten.cli.parser import Command, Group, Option, UsageError, parse
 from corten.errors import Error, errno_words
 
@@ -141,7 +142,9 @@ def load(words: Sequence[str]) -> int:
         raise UsageError("image load: an archive does not come from a terminal: give --input FILE")
     from corten.images.archives.loading import load as read
 
-    for image in read(_store(), 0 if source == "-" else source, values.get("platform", "")):
+    store = _store()
+    for image in read(store, 0 if source == "-" else source, values.get("platform", "")):
+        tell_owners(store, image.manifest.config.digest, (*image.names, image.digest)[0])
         for name in () if values.get("quiet") else image.names:
             sys.stdout.write(f"loaded {name}\n")
         if values.get("quiet") or not image.names:
@@ -162,6 +165,7 @@ def import_(words: Sequence[str]) -> int:
         config = changed(config, text)
     source: str | int = 0 if arguments[0] == "-" else arguments[0]
     image = import_root(store, source, tag, config, values.get("message", ""))
+    tell_owners(store, image.manifest.config.digest, (*image.names, image.digest)[0])
     sys.stdout.write(f"{image.digest}\n")
     return 0
 

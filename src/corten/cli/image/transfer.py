@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from corten.images.store.images import Store
+
 _QUIET = Option(("-q", "--quiet"), help="Print nothing but the digest")
 PULL = Command(
     "corten image pull",
@@ -39,6 +41,15 @@ PUSH = Command(
 )
 
 
+def tell_owners(store: Store, config: str, name: str) -> None:
+    """Tell if files of an image that came have not got their owners."""
+    from corten.images.layers.owners import complaint
+
+    line = complaint(store.layers, store.config(config).diff_ids, name)
+    if line:
+        sys.stderr.write(f"corten: {line}\n")
+
+
 def pull(words: Sequence[str]) -> int:
     """Pull; 0."""
     values, (image,) = parse(PULL, words)
@@ -47,7 +58,9 @@ def pull(words: Sequence[str]) -> int:
     from corten.images.store.images import Store
 
     watcher = watching(values.get("quiet", False))
-    record = fetch(Store(directory()), image, values.get("platform", ""), watcher)
+    store = Store(directory())
+    record = fetch(store, image, values.get("platform", ""), watcher)
+    tell_owners(store, record.config, record.name)
     sys.stdout.write(f"{record.manifest.digest}\n")
     return 0
 

@@ -33,7 +33,8 @@ _OTHERS = ".wh..wh."  # of aufs, which are no part of the contents
 class LayerTree(Tree):
     """The directory being filled. maps: of the user namespace that this process is in, None for the machine's own.
 
-    Only root there can make device nodes; others leave them out.
+    Only root there can make device nodes; others leave them out. others: how many members belong to others than root,
+    though here all belong to one user.
     """
 
     absolute = True
@@ -42,6 +43,7 @@ class LayerTree(Tree):
         super().__init__(root, directory)
         self._maps = maps
         self._trusted = self.privileged and maps is None
+        self.others = 0
         # By where they really are; what becomes of them is decided in the end.
         self._opaque: set[str] = set()
         self._deleted: set[tuple[str, str]] = set()
@@ -67,6 +69,7 @@ class LayerTree(Tree):
                 if to_host(number, maps) is None:
                     most = sum(one.size for one in maps)
                     raise Refused(f"it belongs to {kind} {number}, but there are {most} here: see /etc/sub{kind[0]}id")
+        self.others += not self.privileged and bool(member.uid or member.gid)
         super().add(archive, member)
 
     def make_device(self, parts: tuple[str, ...], member: tarfile.TarInfo, about: About) -> None:

@@ -6,6 +6,7 @@ import os
 
 from corten.errors import InvalidInput
 from corten.images.layers.settling import IMPLIED
+from corten.images.store.layers import SQUASHED
 from corten.json_text import dumps
 from corten.runtime import helper
 
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
 
 
 def ensure(store: Store, layer: Layer, sync: bool = True) -> str:
-    """The directory of a layer, unpacked from its blob if it is not there yet.
+    """The directory of a layer, unpacked from its blob if it is not there yet, or if that can be done better now.
 
     NotFound: the blob is not in the store either; InvalidInput: it is damaged, hostile, or unpacks to something else
     than the configuration says; Error: no space.
     """
-    if store.layers.has(layer.diff_id):
+    again = store.layers.is_squashed(layer.diff_id) and helper.own_maps() and store.layers.remove(layer.diff_id)
+    if not again and store.layers.has(layer.diff_id):
         return store.layers.path(layer.diff_id)
     fd = store.blobs.open(layer.blob.digest)
     try:
@@ -41,20 +43,25 @@ def unpack_from(fd: int, layer: Layer, directory: str, sync: bool = True) -> Non
     """
     maps = helper.own_maps()
     implied: list[str]
+    others: int
     if maps or layer.blob.size > _OWN_PROCESS:  # unpacking is work for one CPU: another layer may use another
         where = "corten.images.layers.unpacking:unpack_layer"
-        implied = helper.call(where, (layer.diff_id, directory, maps, sync), (fd,), maps)
+        implied, others = helper.call(where, (layer.diff_id, directory, maps, sync), (fd,), maps)
     else:
-        implied = unpack_layer(layer.diff_id, directory, maps, sync, fd)
+        implied, others = unpack_layer(layer.diff_id, directory, maps, sync, fd)
     if implied:
         with open(os.path.join(os.path.dirname(directory), IMPLIED), "w", encoding="utf-8") as file:
             file.write(dumps(implied))
+    if others:
+        with open(os.path.join(os.path.dirname(directory), SQUASHED), "w", encoding="ascii") as file:
+            file.write(f"{others}\n")
 
 
-def unpack_layer(diff_id: str, directory: str, maps: Maps | None, sync: bool, fd: int) -> list[str]:
+def unpack_layer(diff_id: str, directory: str, maps: Maps | None, sync: bool, fd: int) -> tuple[list[str], int]:
     """The same in this process, which is root or in a user namespace with these maps.
 
-    Gives the directories that the layer has, but does not list: their mode and owner are those of a lower layer.
+    Gives the directories that the layer has, but does not list (their mode and owner are those of a lower layer), and
+    how many of its files belong to others than root, but not here.
     """
     import hashlib
 
@@ -73,4 +80,4 @@ def unpack_layer(diff_id: str, directory: str, maps: Maps | None, sync: bool, fd
     found = f"{seen.name}:{seen.hexdigest()}"
     if found != diff_id:
         raise InvalidInput(f"layer {diff_id}: unpacks to something else, {found}: refused")
-    return sorted(tree.implied)
+    return sorted(tree.implied), tree.others

@@ -1,6 +1,7 @@
 """Unpacked layers: directories named by diff id, in the form that an overlay takes, shared by all images.
 
-    DIR/sha256-HEX/tree    the files of a layer; deleted names are 0/0 character devices, replaced directories opaque
+    DIR/sha256-HEX/tree       the files of a layer; deleted names are 0/0 character devices, replaced directories opaque
+    DIR/sha256-HEX/squashed   how many of them should belong to others than they do, for the user has no other ids
 
 Rule 1: a layer is made once (`once.make`): it gets its name when it is whole, checked against its diff id and synced.
 Rule 2: who mounts layers holds them (`hold`): what is held is not removed.
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+SQUASHED = "squashed"
+
+
 class Layers:
     """The layers below one directory, which is made when it is first written to."""
 
@@ -34,6 +38,18 @@ class Layers:
     def has(self, diff_id: str) -> bool:
         """Whether it is there, whole."""
         return os.path.isdir(f"{self.directory}/{_key(diff_id)}")
+
+    def is_squashed(self, diff_id: str) -> bool:
+        """Whether it was unpacked by a user who has no other ids, so that not all owners are right."""
+        return os.path.exists(f"{self.directory}/{_key(diff_id)}/{SQUASHED}")
+
+    def squashed(self, diff_id: str) -> int:
+        """How many files have another owner than they should."""
+        try:
+            with open(f"{self.directory}/{_key(diff_id)}/{SQUASHED}", encoding="ascii") as file:
+                return int(file.read())
+        except FileNotFoundError:
+            return 0
 
     def make(self, diff_id: str, fill: Callable[[str], None]) -> str:
         """The layer's directory, which `fill(directory)` fills if it is not there yet; others who want it wait.
