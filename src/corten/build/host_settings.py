@@ -26,7 +26,10 @@ PIP = "/run/corten/pip"
 _APT = "/run/corten/apt.conf"
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 _TO_UV = {"index-url": "UV_DEFAULT_INDEX", "extra-index-url": "UV_INDEX", "find-links": "UV_FIND_LINKS"}
-_NOT_PASSED = ("cache-dir", "log", "no-cache-dir", "target", "prefix", "root", "user", "require-virtualenv")
+_NOT_PASSED = (
+    "cache-dir", "log", "no-cache-dir", "target", "prefix", "root", "user", "require-virtualenv",
+    "config-file",  # what is in it is listed, too
+)  # fmt: skip
 
 
 class HostSettings(Record):

@@ -128,7 +128,9 @@ class Image(Record):
                 raise NotFound(f"uv_sync: {where}/{name}: no such file: `uv lock` makes uv.lock")
         image, context = self._with_python()._context(where)
         binds = tuple(_bind(context, name, f"/run/corten/project/{name}") for name in ("pyproject.toml", "uv.lock"))
-        words = ["--frozen" if frozen else "--locked", "--no-install-project", "--project", "/run/corten/project"]
+        # Without --inexact it would take away what steps before have installed.
+        words = ["--frozen" if frozen else "--locked", "--inexact", "--no-install-project"]
+        words += ["--project", "/run/corten/project"]
         words += [part for group in groups for part in ("--group", group)]
         words += [part for extra in extras for part in ("--extra", extra)]
         options = " ".join(map(shlex.quote, words))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import http.server
+import os
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 import corten
 from builds.conftest import BASE
 from corten.build.bootstrap import PACKAGES
+from corten.build.host_settings import host_settings
 from corten.images.store.images import Store
 from ordinary_user import User
 
@@ -65,18 +69,17 @@ def test_a_containerfile_as_base(base: corten.Image, context: Path) -> None:
     assert corten.run(image, ["cat", "/a"]).stdout == "given\n"
 
 
-WHEEL = "tiny-1.0-py3-none-any.whl"
-
-
-def wheel(directory: Path) -> None:
+def wheel(directory: Path, name: str = "tiny") -> Path:
     """A package of one module, put together by hand."""
-    directory.mkdir()
-    about = "tiny-1.0.dist-info"
-    with zipfile.ZipFile(directory / WHEEL, "w") as archive:
-        archive.writestr("tiny.py", "ANSWER = 42\n")
-        archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+    directory.mkdir(exist_ok=True)
+    about = f"{name}-1.0.dist-info"
+    path = directory / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{name}.py", "ANSWER = 42\n")
+        archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{about}/RECORD", f"tiny.py,,\n{about}/METADATA,,\n{about}/WHEEL,,\n{about}/RECORD,,\n")
+        archive.writestr(f"{about}/RECORD", f"{name}.py,,\n{about}/METADATA,,\n{about}/WHEEL,,\n{about}/RECORD,,\n")
+    return path
 
 
 LOCK = """\
@@ -109,10 +112,47 @@ def project(directory: Path, wheel: Path) -> None:
     (directory / "uv.lock").write_text(f'{LOCK}wheels = [{{ path = "{wheel.name}", hash = "sha256:{digest}" }}]\n')
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_debian_and_python_packages(home: Path, tmp_path: Path) -> None:
-    """The same packages give the same digest, to root and to an ordinary user at once; then pip and uv on top of it."""
+class Index:
+    """A package index as PyPI is one, with every wheel of a directory. fetched: the wheels that were asked for."""
+
+    def __init__(self, directory: Path) -> None:
+        self.fetched: list[str] = []
+        index = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                name = self.path.strip("/").rpartition("/")[2]
+                if self.path.startswith("/simple/"):
+                    files = [path.name for path in directory.glob(f"{name}-*.whl")]
+                    data = "".join(f'<a href="/files/{file}">{file}</a>' for file in files).encode()
+                else:
+                    index.fetched.append(name)
+                    data = (directory / name).read_bytes()
+                self.send_response(200 if data else 404)
+                kind = "text/html" if self.path.startswith("/simple/") else "application/octet-stream"
+                for key, value in (("Content-Type", kind), ("Cache-Control", "max-age=365000000, immutable, public"),
+                                   ("ETag", '"x"'), ("Content-Length", str(len(data)))):  # fmt: skip
+                    self.send_header(key, value)
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *words: object) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/simple/"
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture(scope="session")
+def debian(home: Path) -> tuple[str, str]:
+    """A Debian with Python, as root makes it and as an ordinary user does, at once; both digests."""
     words = ["image", "bootstrap", "-q", "--packages", "python3", "debian:bookworm"]
     user = User()
     try:
@@ -124,27 +164,73 @@ def test_debian_and_python_packages(home: Path, tmp_path: Path) -> None:
     finally:
         user.close()
     assert (first.returncode, other.returncode) == (0, 0)
-    assert first.stdout == second
+    return first.stdout.strip(), second.strip()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_same_packages_give_the_same_digest(home: Path, debian: tuple[str, str]) -> None:
+    assert debian[0] == debian[1]
     found = Store(str(home)).find("debian:bookworm")
     assert found is not None
-    assert found.digest == second.strip()
+    assert found.digest == debian[0]
     assert "python3=3.11" in found.manifest.annotations[PACKAGES]
 
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_python_packages(debian: tuple[str, str], tmp_path: Path) -> None:
     wheel(tmp_path / "wheels")
-    image = corten.Image("debian:bookworm").pip_install(
+    image = corten.Image(debian[0]).pip_install(
         "tiny", find_links=f"{tmp_path}/wheels", extra_options="--no-index"
     )
     with pytest.raises(corten.BuildFailed, match="No matching distribution found for tiny"):
         image.build()  # the directory is not in the image
-    image = (
-        corten.Image("debian:bookworm")
-        .add_local_dir(tmp_path / "wheels", "/wheels", copy=True)
-        .pip_install("tiny", find_links="/wheels", extra_options="--no-index")
-    )
+    wheel(tmp_path / "wheels", "other")
+    (tmp_path / "requirements.txt").write_text("other==1.0\n")
+    base = corten.Image(debian[0]).add_local_dir(tmp_path / "wheels", "/wheels", copy=True)
+    image = base.pip_install("tiny", find_links="/wheels", extra_options="--no-index")
     result = corten.run(image, ["python", "-c", "import tiny, sys; print(tiny.ANSWER, sys.prefix)"])
     assert result.stdout == "42 /opt/venv\n", result.stderr
 
-    project(tmp_path / "project", tmp_path / "wheels" / WHEEL)
-    image = corten.Image("debian:bookworm").add_local_dir(tmp_path / "wheels", "/wheels", copy=True)
-    result = corten.run(image.uv_sync(tmp_path / "project"), ["python", "-c", "import tiny; print(tiny.__file__)"])
+    wheel(tmp_path / "wheels", "third")
+    project(tmp_path / "project", tmp_path / "wheels" / "tiny-1.0-py3-none-any.whl")
+    options = "--no-index --find-links /wheels"
+    base = corten.Image(debian[0]).add_local_dir(tmp_path / "wheels", "/wheels", copy=True)
+    image = base.pip_install("third", extra_options=options)
+    image = image.pip_install_from_requirements(tmp_path / "requirements.txt", extra_options=options)
+    image = image.uv_sync(tmp_path / "project")
+    # What earlier steps have installed is not taken away by uv.
+    result = corten.run(image, ["python", "-c", "import tiny, other, third; print(tiny.__file__)"])
     assert result.stdout == "/opt/venv/lib/python3.11/site-packages/tiny.py\n", result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_wheel_is_fetched_once(
+    debian: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other images with the same package, above other steps and beside other packages, take it from the cache."""
+    for name in [*os.environ]:
+        if name.startswith("PIP_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    host_settings.cache_clear()
+    unique = f"fresh{os.getpid()}"
+    for name in (unique, "beside"):
+        wheel(tmp_path / "wheels", name)
+    index = Index(tmp_path / "wheels")
+
+    def with_packages(image: corten.Image, *names: str) -> corten.Image:
+        return image.pip_install(*names, index_url=index.url, extra_options="--trusted-host 127.0.0.1")
+
+    try:
+        base = corten.Image(debian[0])
+        with_packages(base, unique).build()
+        assert index.fetched == [f"{unique}-1.0-py3-none-any.whl"]
+        with_packages(base.run("echo > /else"), unique, "beside").build()
+        with_packages(base, unique).build(no_cache=True)
+        assert index.fetched == [f"{name}-1.0-py3-none-any.whl" for name in (unique, "beside")]
+    finally:
+        index.close()
+        host_settings.cache_clear()
