@@ -85,8 +85,7 @@ class Function(Generic[P, R]):
         return Function(self._function, {**self._given, **options})
 
     def __reduce__(self) -> Any:
-        # In a container, a function that calls this one calls it there.
-        return (_again, (self._function, self._given))
+        return (_again, (self._function, self._given, self.name))
 
     # --- calls
 
@@ -192,8 +191,20 @@ def _to(name: str) -> Callable[[str], object]:
     return write
 
 
-def _again(function: Callable[..., Any], given: dict[str, Any]) -> Callable[..., Any]:  # noqa: ARG001
-    return function
+def _again(function: Callable[..., Any], given: dict[str, Any], name: str) -> Callable[..., Any]:
+    """The function where it is unpickled: in a container, one that can be called there and no further."""
+    import sys
+
+    inside = sys.modules.get("corten_inside.work") or sys.modules.get("corten.compute.inside.work")
+    if inside is not None and inside.IN_CONTAINER:
+        return inside.only_here(function, name)  # type: ignore[no-any-return]
+    from corten.compute.function import Function
+
+    return Function(function, given)
+
+
+# By value, as a function of a program would be: images need not have Corten.
+_again.__module__ = "__main__"
 
 
 class Mapping:

@@ -27,7 +27,8 @@ class NoSource(Exception):
 
 def pack_source(function: Any) -> bytes:
     """The function as source, pickled: ("source", its name, items). An item is ("import", name, module),
-    ("code", name, (text, file)), or ("value", name, pickled). Raises `NoSource`."""
+    ("code", name, (text, file)), ("alias", name, other name), ("value", name, pickled), or ("only here", name, its
+    name for people) for one that was a `corten.function`. Raises `NoSource`."""
     items: dict[str, Item] = {}
     name = _collect(function, items)
     return pickle.dumps(("source", name, list(items.values())), 4)
@@ -51,6 +52,10 @@ def _collect(function: Any, items: dict[str, Item]) -> str:
 
 def _add(name: str, value: Any, items: dict[str, Item]) -> None:
     wrapped = getattr(value, "__wrapped__", None)
+    if wrapped is not None and hasattr(value, "with_options"):
+        _add(name, wrapped, items)
+        items[f"{name} only here"] = ("only here", name, str(value.name))
+        return
     value = wrapped if wrapped is not None and not isinstance(value, type) else value
     if isinstance(value, types.ModuleType):
         items[name] = ("import", name, value.__name__)

@@ -77,6 +77,25 @@ def test_closures_lambdas_and_methods() -> None:
     assert corten.function("a-b".split).remote("-") == ["a", "b"]
 
 
+def test_a_call_makes_no_calls_in_further_containers_and_says_so() -> None:
+    @corten.function
+    def nested(how: str) -> Any:
+        if how == "itself":
+            return triple(1)[0], triple.local(2)[0]
+        return {"remote": triple.remote, "spawn": triple.spawn, "map": lambda x: list(triple.map([x]))}[how](1)
+
+    assert nested.remote("itself") == (3, 6)
+    for how in ("remote", "map", "spawn"):
+        with pytest.raises(RuntimeError, match=r"^triple: a call in a container cannot make calls in further containers"):
+            nested.remote(how)
+    # Elsewhere it stays what it is.
+    import cloudpickle
+
+    again = cloudpickle.loads(cloudpickle.dumps(triple))
+    assert isinstance(again, corten.Function)
+    assert again.remote(2)[:2] == (6, 2)
+
+
 def test_an_exception_comes_back_as_itself_with_the_remote_traceback() -> None:
     with pytest.raises(Odd, match="no good") as caught:
         ends.remote("raise")

@@ -54,6 +54,25 @@ def test_another_python_gets_the_source() -> None:
     assert [one["value"] for one in function.map([1, 2, 3])] == [8, 9, 10]
 
 
+@corten.function
+def other(x: int) -> int:
+    return x * 2
+
+
+def nested(x: int) -> tuple[int, str]:
+    try:
+        return other(x), str(other.remote(x))
+    except RuntimeError as error:
+        return other(x), str(error)
+
+
+def test_functions_that_refer_to_functions_in_containers() -> None:
+    root, _ = python_root.shared()
+    value, said = corten.function(image=root, memory="100m")(nested).remote(4)
+    assert value == 8
+    assert said.startswith("other: a call in a container cannot make calls in further containers")
+
+
 def test_ends_and_isolation_in_an_image() -> None:
     root, _ = python_root.shared()
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+IN_CONTAINER = False
+"""Whether this process makes processes of containers, or is one."""
 _known: dict[str, Any] = {}
 """Functions by key: pickled until they are first needed."""
 
@@ -51,6 +53,25 @@ def unpickled(data: bytes) -> Any:
     return function
 
 
+def only_here(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """A `corten.function` in a container: it can be called, and says what it cannot."""
+
+    def local(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise RuntimeError(
+            f"{name}: a call in a container cannot make calls in further containers: call {name}(...) itself, which "
+            f"runs in this one, or return what is to be done next, and make that call outside"
+        )
+
+    refuse.aio = refuse  # type: ignore[attr-defined]
+    for word in ("remote", "map", "starmap", "spawn", "with_options"):
+        setattr(local, word, refuse)
+    local.local = local  # type: ignore[attr-defined]
+    return local
+
+
 def _from_source(name: str, items: list[Any]) -> Any:
     """A function put together of source and of what it refers to: see `compute.sources`."""
     namespace: dict[str, Any] = {"__name__": "corten_call"}
@@ -61,6 +82,8 @@ def _from_source(name: str, items: list[Any]) -> Any:
             namespace[own] = pickle.loads(content)
         elif kind == "alias":
             namespace[own] = namespace[content]
+        elif kind == "only here":
+            namespace[own] = only_here(namespace[own], content)
         else:
             text, file = content
             exec(compile(text, file, "exec"), namespace)  # noqa: S102 - the caller's own function

@@ -212,6 +212,7 @@ def main(control: int, shielded: bool = True) -> None:
     """Serve the caller at the other end of the descriptor `control`. shielded: nobody may trace us; not in a container
     of our own, where whoever owns our user namespace has to open it."""
     _PID[0] = os.getpid()
+    work.IN_CONTAINER = True
     os.closerange(control + 1, os.sysconf("SC_OPEN_MAX"))  # what the caller left open for its children is not ours
     entering.call(_PRCTL, _PR_SET_NAME, b"corten:zygote\0", 0, 0, 0)
     if shielded:
