@@ -35,6 +35,16 @@ def shared() -> tuple[str, tuple[int, int]]:
     pytest.fail(f"no other Python than {sys.version} on this machine, of {', '.join(_VERSIONS)}", pytrace=False)
 
 
+@cache
+def same() -> str:
+    """Directory of one with the Python that runs the tests, but with nothing that is installed in it."""
+    facts = _ask(sys.executable)
+    assert facts is not None
+    target = Path(os.environ["CORTEN_HOME"]) / "python-root-same"
+    _make(target, facts[0], facts[1])
+    return str(target)
+
+
 def _places(version: str) -> list[str]:
     """Where that version may be: on PATH, or beside the Python that runs the tests."""
     beside = Path(sys.base_prefix).parent

@@ -265,7 +265,9 @@ class ContainerExecutor(Executor):
         work = self._work
         lane = self._lane(packed)
         try:
-            payload, buffers, by_value = pack_arguments(packed.name, packed.key if again else packed.data, args, kwargs)
+            payload, buffers, by_value = pack_arguments(
+                packed.name, packed.key if again else packed.data, args, kwargs, self._foreign
+            )
             later = (bool(buffers) or len(payload) > wire.INLINE) and len(work.pending) >= _FILES
             call = _Task(lane, packed if again else packed.replace(key=""), self._call_options, payload, buffers, later)
         except Exception as error:  # as the standard's: of the future

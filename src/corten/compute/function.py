@@ -168,7 +168,9 @@ def start(
 ) -> Call:
     """Make a call of it and put it into the lane."""
     options = lane.options
-    payload, buffers, by_value = pack_arguments(function.name, function.key, args, kwargs)
+    payload, buffers, by_value = pack_arguments(
+        function.name, function.key, args, kwargs, options.run.image != "host"
+    )
     call = Call(lane, function, None, call_options(options, generator))
     call.parcel = wire.Parcel(b"C", call.number, payload, buffers, lane.files)
     call.by_value = by_value

@@ -7,10 +7,12 @@ Rule 2: what cannot be pickled is named, before anything is started.
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import functools
 import hashlib
 import os
+import re
 import sys
 import sysconfig
 import threading
@@ -22,11 +24,16 @@ from corten.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from typing import Any
 
 _by_value = threading.Lock()
 _MOST_MODULES = 200
+_STRINGS = re.compile(rb"\x8c.([A-Za-z_][A-Za-z0-9_.]*)", re.DOTALL)
+"""Short text in a pickle, of which names of modules are some."""
+_NOT_OWN = ("corten", "__main__")
+_LOOKED_AT = 1 << 16
+"""Bytes of a pickle in which they are looked for."""
 _OF_MAIN = b"\x8c\x08__main__"
 """How pickle writes the module of a class of `__main__`."""
 
@@ -53,19 +60,23 @@ def pack_function(function: Callable[..., Any], with_source: bool = False) -> Pa
     name = getattr(function, "__qualname__", type(function).__qualname__)
     module = sys.modules.get(getattr(_inner(function), "__module__", "") or "")
     own = module is not None and module.__name__ != "__main__" and not installed(module)
-    with _by_value:
-        if own:
-            cloudpickle.register_pickle_by_value(module)
-        try:
+    by_value = {module} if own and module is not None else set()
+    try:
+        with _by_value_of(by_value):
             data: bytes = cloudpickle.dumps((function, _file(function)), protocol=4)
-        except Exception as error:
-            raise InvalidInput(f"{name} cannot be pickled: {_culprit_of(function, name)}: {error}") from error
-        finally:
-            if own:
-                cloudpickle.unregister_pickle_by_value(module)
+    except Exception as error:
+        raise InvalidInput(f"{name} cannot be pickled: {_culprit_of(function, name)}: {error}") from error
+    while more := set(_strangers(data, with_source)) - by_value:
+        by_value |= more
+        try:
+            with _by_value_of(by_value):
+                data = cloudpickle.dumps((function, _file(function)), protocol=4)
+        except Exception:
+            break  # what cannot go by value goes by name
     key = hashlib.sha256(data).hexdigest()[:32]
-    by_value = module is None or own or module.__name__ == "__main__" or "<locals>" in name or "<lambda>" in name
-    packed = PackedFunction(key, name, data, by_value, tuple(sorted(used_modules(function))), _file(function))
+    inside = module is None or module.__name__ == "__main__" or "<locals>" in name or "<lambda>" in name
+    used = tuple(sorted(used_modules(function)))
+    packed = PackedFunction(key, name, data, inside or bool(by_value), used, _file(function))
     if not with_source:
         return packed
     from corten.compute.sources import NoSource, pack_source
@@ -89,27 +100,76 @@ def _file(function: Callable[..., Any]) -> str:
 
 
 def pack_arguments(
-    name: str, key: str | bytes, args: tuple[Any, ...], kwargs: dict[str, Any]
+    name: str, key: str | bytes, args: tuple[Any, ...], kwargs: dict[str, Any], foreign: bool = False
 ) -> tuple[bytes, list[memoryview], bool]:
-    """Arguments pickled, big buffers apart, and whether they hold byte code of this Python. `InvalidInput` naming the
-    argument, and the part of it, that cannot be pickled."""
+    """Arguments pickled, big buffers apart, and whether they hold byte code of this Python. foreign: for an image,
+    which has no modules of ours. `InvalidInput` naming the argument, and the part of it, that cannot be pickled."""
     import pickle
 
     import cloudpickle
 
+    by_value = False
     try:
         payload, buffers = wire.dump((key, args, kwargs), pickle.dumps)
-        if _OF_MAIN not in payload:
-            return payload, buffers, False
-        raise pickle.PicklingError("the __main__ of the container is another one")  # its classes must go by value
+        if _OF_MAIN in payload:
+            raise pickle.PicklingError("the __main__ of the container is another one")  # its classes must go by value
     except Exception:  # and lambdas are beyond pickle
         try:
-            return *wire.dump((key, args, kwargs), cloudpickle.dumps), True
+            payload, buffers = wire.dump((key, args, kwargs), cloudpickle.dumps)
+            by_value = True
         except Exception as error:
             named = {**{f"argument {at + 1}": value for at, value in enumerate(args)}, **kwargs}
             found = (work.culprit(value, what) for what, value in named.items() if not _picklable(value))
             where = next(found, "arguments")
             raise InvalidInput(f"{name}: cannot pickle {where}: {error}") from error
+    strangers = _strangers(payload, foreign)
+    if strangers:
+        # Their methods may hold on to what cannot be pickled: then they go by name.
+        with _by_value_of(strangers), contextlib.suppress(Exception):
+            return *wire.dump((key, args, kwargs), cloudpickle.dumps), True
+    return payload, buffers, by_value
+
+
+def _strangers(payload: bytes, foreign: bool) -> list[types.ModuleType]:
+    """Modules of the caller's own that the pickle may refer to and that cannot be imported where it goes."""
+    names = {match.decode() for match in _STRINGS.findall(payload, 0, _LOOKED_AT)}
+    modules = [sys.modules[name] for name in names if name in sys.modules and name.partition(".")[0] not in _NOT_OWN]
+    return [one for one in modules if _is_own(one) and (foreign or not _can_be_found(one.__name__))]
+
+
+@functools.lru_cache(1024)
+def _is_own(module: types.ModuleType) -> bool:
+    return not installed(module)
+
+
+@functools.lru_cache(1024)
+def _can_be_found(name: str) -> bool:
+    """Whether somebody else with our path would find the same module by this name."""
+    import importlib.machinery
+
+    top = name.partition(".")[0]
+    found = importlib.machinery.PathFinder.find_spec(top)
+    ours = sys.modules.get(top)
+    if found is None or ours is None:
+        return False
+    if found.submodule_search_locations is None:
+        return found.origin == getattr(ours, "__file__", None)
+    return list(found.submodule_search_locations) == list(getattr(ours, "__path__", ()))
+
+
+@contextlib.contextmanager
+def _by_value_of(modules: Collection[types.ModuleType]) -> Iterator[None]:
+    """Within it, cloudpickle takes classes and functions of these modules by value."""
+    import cloudpickle
+
+    with _by_value:
+        for module in modules:
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            yield
+        finally:
+            for module in modules:
+                cloudpickle.unregister_pickle_by_value(module)
 
 
 def _picklable(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from corten.compute import options as function_options
 from corten.compute.function import Function, start
 from corten.compute.lane import Event, Stats
 from corten.compute.lanes import lanes
@@ -33,17 +34,14 @@ class Pool:
         self._function = function.with_options(**options) if options else function
         least, most = _bounds(min, max)
         seconds = duration("idle", idle)
+        self._function.lane()  # an image that has to be built is built before its options are looked at
+        self._fit(least, most)
         packed = self._function.packed
         self._generator = self._function.is_generator
         self._lanes = lanes()
         self._lane = self._lanes.open(
             self._function.name, self._function.options, (packed,), least=least, most=most, idle=seconds
         )
-        if most is not None and most > self._lane.limit():
-            self.close()
-            raise InvalidInput(
-                f"{self._function.name}: max={most}: this machine has CPUs and memory for {self._lane.limit()} at once"
-            )
 
     def spawn(self, *args: Any, **kwargs: Any) -> Call:
         """Call the function in one of the containers; do not wait."""
@@ -71,7 +69,16 @@ class Pool:
             self._lane.fleet.least if min is None else min,
             ("auto" if self._lane.fleet.most is None else self._lane.fleet.most) if max is None else max,
         )
+        self._fit(least, most)
         self._lane.ask(lambda: self._lane.resize(least, most))
+
+    def _fit(self, least: int, most: int | None) -> None:
+        room = function_options.limit(self._function.options)
+        for name, number in (("min", least), ("max", most or 0)):
+            if number > room:
+                raise InvalidInput(
+                    f"{self._function.name}: {name}={number}: this machine has CPUs and memory for {room} at once"
+                )
 
     def stats(self) -> Stats:
         """Calls that wait, containers by what they do, calls done."""

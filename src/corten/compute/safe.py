@@ -44,7 +44,20 @@ class Refused(InvalidInput):
     """A result that holds something which only a trusted function may return."""
 
 
-class _Unpickler(pickle.Unpickler):
+class _Trusting(pickle.Unpickler):
+    """Of what may be anything."""
+
+    def persistent_load(self, pid: Any) -> Any:
+        """A class of ours that was sent by value, as a container names it."""
+        import cloudpickle.cloudpickle
+
+        found = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(pid[0])
+        if found is None:
+            raise Error(f"the result is a {pid[1]}.{pid[2]}, which is no class of this process any more")
+        return found
+
+
+class _Unpickler(_Trusting):
     def __init__(self, data: Any, buffers: list[Any], returns: frozenset[tuple[str, str]]) -> None:
         super().__init__(io.BytesIO(data), buffers=buffers)
         self._returns = returns
@@ -55,10 +68,20 @@ class _Unpickler(pickle.Unpickler):
             return _sized(found) if found is bytearray else found
         if module == "numpy.dtypes" and name.isidentifier():
             return super().find_class(module, name)
-        raise Refused(
-            f"the result holds {module}.{name}, which untrusted code may not send: return plain data, or allow the "
-            f"class with returns=[...], or everything with trusted=True"
-        )
+        raise _refused(f"{module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        found = super().persistent_load(pid)
+        if (found.__module__, found.__qualname__) not in self._returns:
+            raise _refused(f"{found.__module__}.{found.__qualname__}")
+        return found
+
+
+def _refused(name: str) -> Refused:
+    return Refused(
+        f"the result holds {name}, which untrusted code may not send: return plain data, or allow the class with "
+        f"returns=[...], or everything with trusted=True"
+    )
 
 
 def _sized(kind: type[bytearray]) -> Any:
@@ -74,7 +97,7 @@ def load(message: Message, trusted: bool, returns: frozenset[tuple[str, str]] = 
     """The value in a message. `Refused`: it holds what may not come from there; `Error`: it is damaged."""
     try:
         if trusted:
-            return pickle.loads(message.payload, buffers=message.buffers)
+            return _Trusting(io.BytesIO(message.payload), buffers=message.buffers).load()
         return _Unpickler(message.payload, message.buffers, returns).load()
     except Refused:
         raise

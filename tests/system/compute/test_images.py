@@ -73,6 +73,32 @@ def test_functions_that_refer_to_functions_in_containers() -> None:
     assert said.startswith("other: a call in a container cannot make calls in further containers")
 
 
+def test_modules_of_ones_own_go_along(tmp_path: Path) -> None:
+    """A program of two files, as people write them, in an image that has neither."""
+    same = python_root.same()
+    helping = """
+from further import further
+class Box:
+    def __init__(self, x):
+        self.x = x
+def shifted(x):
+    return further(x) + 1
+"""
+    (tmp_path / "helping.py").write_text(helping)
+    (tmp_path / "further.py").write_text("def further(x):\n    return x + 100\n")
+    (tmp_path / "main.py").write_text(f"""
+import corten, helping
+@corten.function(image={same!r}, memory="100m", returns=[helping.Box])
+def work(box):
+    import sys
+    assert "helping" not in sys.modules
+    return helping.Box(helping.shifted(box.x))
+print(work.remote(helping.Box(5)).x, type(work.remote(helping.Box(5))) is helping.Box)
+""")
+    done = subprocess.run([sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "106 True\n", done.stderr
+
+
 def test_ends_and_isolation_in_an_image() -> None:
     root, _ = python_root.shared()
 

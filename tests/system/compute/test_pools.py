@@ -87,12 +87,20 @@ def test_resize(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bounds", "words"),
     [({"min": 3, "max": 2}, "more than max"), ({"max": 0}, "max"), ({"min": -1}, "min"), ({"max": 100_000}, "at once"),
-     ({"idle": "soon"}, "idle")],
+     ({"min": 100_000}, "min=100000: this machine has CPUs and memory for"), ({"idle": "soon"}, "idle")],
 )  # fmt: skip
 def test_bounds_that_make_no_sense(bounds: dict[str, Any], words: str) -> None:
     with pytest.raises(corten.InvalidInput) as caught:
         corten.Pool(work, **bounds)
     assert words in str(caught.value)
+
+
+def test_a_pool_does_not_become_larger_than_the_machine() -> None:
+    with corten.Pool(work) as pool:
+        for bounds in ({"min": 100_000}, {"max": 100_000}):
+            with pytest.raises(corten.InvalidInput, match="100000: this machine has CPUs and memory for"):
+                pool.resize(**bounds)
+        assert pool.stats().making == 0
 
 
 def test_closing_a_pool_cancels_what_waits_and_what_runs(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import os
 import pickle
 import socket
 import sys
+import types
 
 from . import grants, wire
 
@@ -47,9 +48,10 @@ def unpickled(data: bytes) -> Any:
     if function == "source":
         return _from_source(*rest)
     file = rest[0]
-    code = getattr(function, "__code__", None)
+    inner = getattr(function, "__func__", function)  # of a bound method
+    code = getattr(inner, "__code__", None)
     if code is not None and code.co_filename == "<dynamic-code>":
-        function.__code__ = _placed(code, file)
+        inner.__code__ = _placed(code, file)
     return function
 
 
@@ -148,6 +150,10 @@ def _answer(sock: socket.socket, message: wire.Message, store: grants.CallersFil
         function = _function(key)
         result = function(*args, **kwargs)
         del args, kwargs
+        if type(result) is types.CoroutineType:
+            import asyncio
+
+            result = asyncio.run(result)
         if hasattr(result, "__next__") and hasattr(result, "close"):
             for item in result:
                 _send(sock, b"Y", call, item, store)
@@ -194,12 +200,35 @@ def _send(sock: socket.socket, kind: bytes, call: int, value: Any, store: grants
         payload, buffers = wire.dump(value, dumps)
     except Exception:
         try:
-            import cloudpickle
-
-            payload, buffers = wire.dump(value, cloudpickle.dumps)
+            payload, buffers = _dumped(value)
         except Exception as error:
             raise _Unpicklable(f"the result cannot be pickled: {culprit(value, 'result')}: {error}") from error
     wire.send(sock, kind, call, payload, buffers, store)
+
+
+def _dumped(value: Any) -> tuple[bytes, list[memoryview]]:
+    """A value pickled that is more than pickle can do by itself. Instances of classes that the caller has sent by value
+    go back as instances of the caller's own ones; else what they are made of goes with them."""
+    import io
+
+    import cloudpickle.cloudpickle
+
+    theirs = getattr(cloudpickle.cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_CLASS", {})
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, one: Any) -> Any:
+            found = theirs.get(one) if isinstance(one, type) else None
+            return None if found is None else (found, one.__module__, one.__qualname__)
+
+    def dumps(value: Any, **how: Any) -> bytes:
+        file = io.BytesIO()
+        Pickler(file, **how).dump(value)
+        return file.getvalue()
+
+    try:
+        return wire.dump(value, dumps)
+    except Exception:
+        return wire.dump(value, cloudpickle.dumps)
 
 
 def culprit(value: Any, name: str, depth: int = 0) -> str:
