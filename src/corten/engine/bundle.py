@@ -307,15 +307,16 @@ def _require(process: Process, linux: Linux) -> None:
     if linux.mount_label and not labels.selinux_enabled():
         raise Unsupported(f"linux.mountLabel: {linux.mount_label}: SELinux is not enabled in this kernel")
     if linux.mount_label:
-        raise Unsupported("linux.mountLabel: not done by this version")
+        raise Unsupported(f"linux.mountLabel: {linux.mount_label}: mounts are not labelled here: leave it out")
     if linux.intel_rdt:
         if not os.path.exists("/sys/fs/resctrl/schemata"):
             raise Unsupported("linux.intelRdt: /sys/fs/resctrl is not mounted, or this CPU has no such control")
-        raise Unsupported("linux.intelRdt: not done by this version")
-    if not any(space.type == "mount" for space in linux.namespaces):
-        raise Unsupported("linux.namespaces: a container without a mount namespace of its own is not made")
-    if any(space.type == "mount" and space.path for space in linux.namespaces):
-        raise Unsupported("linux.namespaces: a container in another's mount namespace is not made")
+        raise Unsupported("linux.intelRdt: cache and memory bandwidth are not managed by this version: leave it out")
+    spaces = [space for space in linux.namespaces if space.type == "mount"]
+    if not spaces:
+        raise Unsupported('linux.namespaces: none for mounts, which would be the host\'s: add {"type": "mount"}')
+    if spaces[0].path:
+        raise Unsupported(f"linux.namespaces: mount: {spaces[0].path}: not in another's: leave the path out")
 
 
 def filter_of(profile: dict[str, Any]) -> tuple[Filter, tuple[str, str]]:

@@ -36,8 +36,13 @@ _PROPAGATION = {
     "shared": mounts.SHARED,
     "unbindable": mounts.UNBINDABLE,
 }
-# Not sent to the kernel by mount(8) either.
-_IGNORED = ("defaults", "remount", "nofail", "auto", "noauto", "user", "nouser", "noiversion", "acl", "noacl")
+# Of a whole file system: a bind mount has those of its source, and mount(2) ignores them there.
+_SUPERBLOCK = ("sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand")
+# Not sent to the kernel by mount(8) either, or without a meaning to the calls that we use.
+_IGNORED = (
+    "defaults", "remount", "nofail", "auto", "noauto", "user", "nouser", "iversion", "noiversion", "acl", "noacl",
+    "silent", "loud",
+)  # fmt: skip
 
 
 class MountOptions(Record):
@@ -88,7 +93,7 @@ def parse(options: tuple[str, ...]) -> MountOptions:
             values["copy_up"] = True
         elif option not in _IGNORED:
             data.append(option)
-    values["data"] = tuple(data)
+    values["data"] = tuple(option for option in data if not (values["bind"] and option in _SUPERBLOCK))
     return MountOptions(**values)
 
 
@@ -101,5 +106,5 @@ def check_bind(data: tuple[str, ...], destination: str) -> None:
 def known() -> tuple[str, ...]:
     """All options that have a meaning here, besides those of the file systems themselves; sorted."""
     below = {f"r{name}" for name in (*_ATTRIBUTES, *_PROPAGATION)}
-    others = {"bind", "rbind", "idmap", "ridmap", "tmpcopyup", *_IGNORED}
+    others = {"bind", "rbind", "idmap", "ridmap", "tmpcopyup", *_SUPERBLOCK, *_IGNORED}
     return tuple(sorted({*_ATTRIBUTES, *_PROPAGATION, *below, *others}))

@@ -48,6 +48,14 @@ CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "apparmor": (edit("process", "apparmorProfile", to="some"), "process.apparmorProfile"),
     "selinux": (edit("process", "selinuxLabel", to="some:label"), "process.selinuxLabel"),
     "mount label": (edit("linux", "mountLabel", to="some:label"), "linux.mountLabel"),
+    "no mount namespace": (
+        lambda config: config.update(mounts=[], linux={"namespaces": [{"type": "uts"}]}),
+        "linux.namespaces: none for mounts, which would be the host's: add",
+    ),
+    "another's mount namespace": (
+        edit("linux", "namespaces", to=[{"type": "uts"}, {"type": "mount", "path": "/proc/1/ns/mnt"}]),
+        "linux.namespaces: mount: /proc/1/ns/mnt: not in another's",
+    ),
     "intel rdt": (edit("linux", "intelRdt", to={"closID": "x"}), "linux.intelRdt"),
     "scheduler": (edit("process", "scheduler", to={"policy": "SCHED_FIFO"}), "process.scheduler.priority"),
     "seccomp action": (edit("linux", "seccomp", to={"defaultAction": "SCMP_ACT_NONE"}), "linux.seccomp.defaultAction"),
