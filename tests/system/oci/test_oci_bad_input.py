@@ -49,7 +49,9 @@ CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "selinux": (edit("process", "selinuxLabel", to="some:label"), "process.selinuxLabel"),
     "mount label": (edit("linux", "mountLabel", to="some:label"), "linux.mountLabel"),
     "no mount namespace": (
-        lambda config: config.update(mounts=[], linux={"namespaces": [{"type": "uts"}]}),
+        lambda config: config.update(
+            mounts=[], linux={"namespaces": [{"type": "uts"}]}, root={"path": config["root"]["path"]}
+        ),
         "linux.namespaces: none for mounts, which would be the host's: add",
     ),
     "another's mount namespace": (
