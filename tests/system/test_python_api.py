@@ -17,6 +17,10 @@ from pathlib import Path
 import pytest
 
 import corten
+from corten.engine.container import DEVNULL, PIPE, Container
+from corten.engine.options import make
+from corten.engine.prepare import prepare
+from corten.runtime import spawner_client
 from small_root import line, run, shared, start
 
 TYPE_CHECKING = False
@@ -466,3 +470,20 @@ def test_public_names() -> None:
         assert getattr(corten, name).__doc__
     with pytest.raises(AttributeError):
         corten.nonsense  # noqa: B018
+
+
+def test_many_kinds_while_the_first_of_one_still_runs(home: Path) -> None:
+    """The spawner keeps few plans. One that comes once more is for another container, whose id is its own."""
+    prepared = prepare(make("host", ["cat"]))
+    containers = [Container(prepared)]
+    containers[0].begin((PIPE, DEVNULL, DEVNULL))
+    for number in range(spawner_client.SLOTS + 1):
+        corten.run("host", ["true"], pids=50 + number)
+    containers.append(Container(prepared))
+    containers[1].begin((PIPE, DEVNULL, DEVNULL))
+    for container in containers:
+        assert container.stdin is not None
+        container.stdin.close()
+        assert container.wait().exit_code == 0
+        container.close()
+    assert containers[0].id != containers[1].id

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 
 import pytest
 
@@ -130,3 +131,11 @@ def test_child_in_borrowed_memory() -> None:
     os.close(made.pidfd)
     with pytest.raises(OSError, match="Invalid argument"):
         vfork.clone3(1 << 40, None, child)
+
+
+def test_who_lent_its_memory_to_one_that_was_killed_ends_too() -> None:
+    work = "lambda: os.kill(os.getpid(), 9)"
+    script = f"import os; from corten.linux import vfork; vfork.clone3(0, None, {work}); print(1)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr == "corten: the set-up of a container was killed, and its launcher cannot go on after that\n"

@@ -7,7 +7,9 @@ Rule 1: the parent stands still until the child has executed its program or ende
 Rule 2: whatever the child changes in memory stays changed; what belongs to a process (descriptors, directory, user,
         signals, limits) is its own. So it must not leave its descriptors in objects that the parent goes on using.
 Rule 3: the child's work is a function that returns, and never raises: all Python frames must be unwound when the parent
-        wakes up. The exec itself is done by the few instructions that have called it.
+        wakes up. The exec itself is done by the few instructions that have called it. Where the child is killed before
+        (by somebody with the right to: nothing of ours does), those instructions end the parent as well, with one line:
+        an interpreter in the middle of somebody else's frames must not go on.
 Sources: clone(2), vfork(2); Intel SDM volume 2; Arm ARM, A64 instructions.
 """
 
@@ -29,17 +31,23 @@ if TYPE_CHECKING:
 _CLONE_VM, _CLONE_VFORK = 0x100, 0x4000
 _PROT_READ_EXEC, _MAP_PRIVATE = 0x1 | 0x4, 0x2
 
+_LOST = b"corten: the set-up of a container was killed, and its launcher cannot go on after that\n"
+"""Rule 3 was broken from outside."""
+
 # clone3(arguments, size) is called with the parent's own stack: the child writes only below the frame of this function,
 # where nothing of the parent is. In the child the third argument is called, and what it returns is the address of six
-# words: the number and the arguments of its last system call.
+# words: the number and the arguments of its last system call. A word of the frame says whether it has returned.
 _X86_64 = bytes.fromhex(
     "53"  # push rbx
+    "6a00"  # push 0                         twice, for the stack is to be aligned
+    "6a00"  # push 0
     "4889d3"  # mov rbx, rdx
     "b8b3010000"  # mov eax, 435             clone3
     "0f05"  # syscall
     "4885c0"  # test rax, rax
-    "752a"  # jne parent
+    "7532"  # jne parent
     "ffd3"  # call rbx
+    "48c7042401000000"  # mov [rsp], 1
     "4889c3"  # mov rbx, rax
     "488b03"  # mov rax, [rbx]
     "488b7b08"  # mov rdi, [rbx+8]
@@ -51,17 +59,34 @@ _X86_64 = bytes.fromhex(
     "bf7d000000"  # mov edi, 125
     "b8e7000000"  # mov eax, 231             exit_group
     "0f05"  # syscall
-    "5b"  # parent: pop rbx
-    "c3"  # ret
-)
+    "59"  # parent: pop rcx
+    "5a"  # pop rdx
+    "5b"  # pop rbx
+    "4885c0"  # test rax, rax
+    "7805"  # js done
+    "4885c9"  # test rcx, rcx
+    "7401"  # je lost
+    "c3"  # done: ret
+    "bf02000000"  # lost: mov edi, 2
+    "488d3518000000"  # lea rsi, [rip+24]    the text
+    f"ba{len(_LOST).to_bytes(4, 'little').hex()}"  # mov edx, its length
+    "b801000000"  # mov eax, 1               write
+    "0f05"  # syscall
+    "bf7d000000"  # mov edi, 125
+    "b8e7000000"  # mov eax, 231             exit_group
+    "0f05"  # syscall
+) + _LOST
 _AARCH64 = b"".join(word.to_bytes(4, "little") for word in (
-    0xA9BE7BFD,  # stp x29, x30, [sp, #-32]!
+    0xA9BD7BFD,  # stp x29, x30, [sp, #-48]!
     0xF9000BF3,  # str x19, [sp, #16]
+    0xF90013FF,  # str xzr, [sp, #32]
     0xAA0203F3,  # mov x19, x2
     0xD2803668,  # mov x8, #435    clone3
     0xD4000001,  # svc #0
-    0xB50001A0,  # cbnz x0, parent
+    0xB50001E0,  # cbnz x0, parent
     0xD63F0260,  # blr x19
+    0xD2800033,  # mov x19, #1
+    0xF90013F3,  # str x19, [sp, #32]
     0xAA0003F3,  # mov x19, x0
     0xF9400268,  # ldr x8, [x19]
     0xF9400660,  # ldr x0, [x19, #8]
@@ -73,10 +98,21 @@ _AARCH64 = b"".join(word.to_bytes(4, "little") for word in (
     0xD2800FA0,  # mov x0, #125
     0xD2800BC8,  # mov x8, #94     exit_group
     0xD4000001,  # svc #0
-    0xF9400BF3,  # parent: ldr x19, [sp, #16]
-    0xA8C27BFD,  # ldp x29, x30, [sp], #32
-    0xD65F03C0,  # ret
-))  # fmt: skip
+    0xF94013E9,  # parent: ldr x9, [sp, #32]
+    0xF9400BF3,  # ldr x19, [sp, #16]
+    0xA8C37BFD,  # ldp x29, x30, [sp], #48
+    0xB7F80040,  # tbnz x0, #63, done
+    0xB4000049,  # cbz x9, lost
+    0xD65F03C0,  # done: ret
+    0xD2800040,  # lost: mov x0, #2
+    0x100000E1,  # adr x1, +28     the text
+    0xD2800002 | len(_LOST) << 5,  # mov x2, its length
+    0xD2800808,  # mov x8, #64     write
+    0xD4000001,  # svc #0
+    0xD2800FA0,  # mov x0, #125
+    0xD2800BC8,  # mov x8, #94     exit_group
+    0xD4000001,  # svc #0
+)) + _LOST  # fmt: skip
 
 _Work = ctypes.PYFUNCTYPE(ctypes.c_void_p)
 _function: list[Callable[[int, int, int | None], int]] = []

@@ -7,6 +7,7 @@ behind even by `kill -9` of the library's process.
 A request is one message on the control socket with the descriptors of the container's standard streams and of a socket
 for its reports:
     b"new SLOT ID" and a line end, then a plan: launch this, and keep it in the slot
+    b"more SLOT ID" likewise: keep it, and launch it with a new id
     b"drop": end what was made ahead, and close the socket for reports when that is gone
     b"again SLOT": launch the plan of the slot once more, with a new id
 Reports are tuples:
@@ -132,12 +133,13 @@ class Spawner:
                     data = file.read()
             word, *given = head.decode().split()
             streams = stdio[0], stdio[1], stdio[2]
+            if word in ("new", "more"):
+                self.keep(int(given[0]), given[1], data)
             if word == "drop":
                 self.drop(client)
-            elif word == "again":
+            elif word in ("again", "more"):
                 self.launch_again(self.kinds[int(given[0])], streams, client)
             else:
-                self.keep(int(given[0]), given[1], data)
                 plan: Plan = pickle.loads(data)
                 self.wire(given[1], client, lambda on_message: Launch(plan, streams, on_message))
         except errors.Error as error:

@@ -6,6 +6,7 @@ import os
 import pickle
 import sys
 import threading
+import weakref
 
 from corten.errors import Error, Unsupported
 from corten.linux import sockets
@@ -24,6 +25,7 @@ class _Client:
     def __init__(self) -> None:
         self._slots: list[Plan | None] = [None] * SLOTS  # what the spawner keeps, in the same places
         self._next = 0
+        self._launched: dict[int, weakref.ref[Plan]] = {}  # by id(plan): those whose own id has been used
         self._lock = threading.Lock()
         self._control: sockets.Socket | None = None
         self._owner = 0
@@ -57,8 +59,12 @@ class _Client:
         slot = self._next
         self._next = (slot + 1) % SLOTS
         self._slots[slot] = None  # until the spawner surely has the new one
-        self._send_whole(f"new {slot} {identity}", pickle.dumps(plan, pickle.HIGHEST_PROTOCOL), descriptors)
+        # The first one may run still, or have left something behind with a spawner that was killed.
+        key = id(plan)
+        word = "more" if key in self._launched else "new"
+        self._send_whole(f"{word} {slot} {identity}", pickle.dumps(plan, pickle.HIGHEST_PROTOCOL), descriptors)
         self._slots[slot] = plan
+        self._launched[key] = weakref.ref(plan, lambda _: self._launched.pop(key, None))
 
     def _send_whole(self, words: str, data: bytes, descriptors: tuple[int, ...]) -> None:
         assert self._control is not None
