@@ -72,6 +72,9 @@ def test_versions_refused(version: str) -> None:
         ("process.env[1]", PROCESS.replace(env=("A=", "B"))),
         ("process.env[0]", PROCESS.replace(env=("=x",))),
         ("process.consoleSize", PROCESS.replace(terminal=True, console_size=Box(1, 70000))),
+        ("process.user.uid", PROCESS.replace(user=User(uid=2**32 - 1))),
+        ("process.user.gid", PROCESS.replace(user=User(gid=2**32 - 1))),
+        ("process.user.additionalGids", PROCESS.replace(user=User(additional_gids=(1, 2**32 - 1)))),
         ("process.user.umask", PROCESS.replace(user=User(umask=0o1777))),
         (
             "process.rlimits[1].type",
@@ -163,6 +166,8 @@ def test_top(field: str, changes: dict[str, Any]) -> None:
                                                  "namespaces": _without("network")}),
         ('linux.sysctl["kernel.sem"]', {"sysctl": {"kernel.sem": "1"}, "namespaces": _without("ipc")}),
         ('linux.sysctl["net..x"]', {"sysctl": {"net..x": "1"}}),
+        ('linux.sysctl["net/../kernel/core_pattern"]', {"sysctl": {"net/../kernel/core_pattern": "1"}}),
+        ('linux.sysctl["net/./x"]', {"sysctl": {"net/./x": "1"}}),
         ("linux.cgroupsPath", {"cgroups_path": "/a/../../b"}),
         ("linux.intelRdt.closID", {"intel_rdt": IntelRdt("../a")}),
         ("linux.memoryPolicy.nodes", {"memory_policy": MemoryPolicy("MPOL_BIND")}),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corten.engine.users import Identity, needs_lists, resolve_user
+from corten.engine.users import Identity, resolve_user
 from corten.errors import InvalidInput
 
 PASSWD = """root:x:0:0:root:/root:/bin/sh
@@ -66,12 +66,6 @@ def test_names_must_be_there(user: str, words: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         resolve_user(user, PASSWD, GROUP)
     assert str(caught.value).startswith(words)
-
-
-def test_whether_the_lists_matter() -> None:
-    assert not needs_lists("1:2", ("3",))
-    assert needs_lists("1:users", ())
-    assert needs_lists("", ("audio",))
 
 
 @given(st.text(), st.text())

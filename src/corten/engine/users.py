@@ -49,12 +49,6 @@ def resolve_user(user: str, passwd: str, group: str, group_add: Sequence[str] = 
     return found.replace(gid=gid, groups=tuple(dict.fromkeys(groups)))
 
 
-def needs_lists(user: str, group_add: Sequence[str]) -> bool:
-    """Whether a name is to be looked up, so that the answer depends on the root file system."""
-    words = [*user.split(":"), *group_add]
-    return any(word and _number(word) is None for word in words)
-
-
 def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 _MEMORY = "linux.resources.memory."
 _CPU = "linux.resources.cpu."
 _IO = "linux.resources.blockIO."
-_DEFAULT_PERIOD_US = 100_000
 
 
 def memory(memory: Memory) -> list[Write]:

@@ -13,7 +13,7 @@ from corten.runtime.spec.container import Mount, Spec
 from corten.runtime.spec.hooks import Hooks
 from corten.runtime.spec.keys import json_key
 from corten.runtime.spec.linux import Linux, MemoryPolicy, Personality
-from corten.runtime.spec.process import Process, Scheduler
+from corten.runtime.spec.process import Process, Scheduler, User
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,6 +71,19 @@ def _absolute(place: str, path: str) -> None:
         _refuse(place, f'"{path}" is not an absolute path' if path else "empty; expected an absolute path")
 
 
+_NO_CHANGE = 2**32 - 1
+"""To setresuid(2) and its kin."""
+
+
+def _user(place: str, user: User) -> None:
+    if user.umask is not None and user.umask > 0o777:
+        _refuse(f"{place}.umask", f"{user.umask:#o} is more than 0o777")
+    ids = (("uid", user.uid), ("gid", user.gid), *(("additionalGids", gid) for gid in user.additional_gids))
+    for field, number in ids:
+        if number == _NO_CHANGE:
+            _refuse(f"{place}.{field}", f"{number} is no id: the kernel takes it for no change, so for root")
+
+
 def _environment(place: str, env: tuple[str, ...]) -> None:
     for index, entry in enumerate(env):
         if entry.find("=") < 1:
@@ -97,8 +110,7 @@ def validate_process(process: Process, start: bool = True, place: str = "process
     size = process.console_size
     if process.terminal and size and max(size.height, size.width) > 0xFFFF:
         _refuse(f"{place}.consoleSize", f"{size.height} by {size.width} is more than a terminal's 65535")
-    if process.user.umask is not None and process.user.umask > 0o777:
-        _refuse(f"{place}.user.umask", f"{process.user.umask:#o} is more than 0o777")
+    _user(f"{place}.user", process.user)
     seen: dict[str, int] = {}
     for index, limit in enumerate(process.rlimits):
         here = f"{place}.rlimits[{index}]"
@@ -298,7 +310,8 @@ def _sysctl(key: str, kinds: dict[str, str]) -> None:
         _refuse(place, "belongs to the whole machine, not to a namespace")
     if kind not in kinds:
         _refuse(place, f"needs a {kind} namespace in linux.namespaces, else it would change the host")
-    if "" in name.split("."):
+    # It becomes a path below /proc/sys: `net/../kernel/core_pattern` would be the machine's.
+    if not {"", "/", "//"}.isdisjoint(name.split(".")):
         _refuse(place, "is not the name of a kernel parameter")
 
 
