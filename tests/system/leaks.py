@@ -11,13 +11,14 @@ PATIENCE = 5.0
 
 def picture(home: Path) -> dict[str, object]:
     """Mounts, control groups, processes, namespaces, descriptors, files that are ours or could be."""
-    processes = _ours()
+    own, lost = _ours()
+    processes = own | lost
     return {
         "mounts": [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if _counts(line, home)],
         "control groups": sorted(_groups(processes)),
         "processes": sorted(_names(processes)),
         "namespaces": sorted(_namespaces(processes)),
-        "descriptors": sorted(_descriptors(processes, home)),
+        "descriptors": sorted(_descriptors(own, home)),
         "files": sorted(_files(home)),
     }
 
@@ -61,11 +62,16 @@ def difference(before: dict[str, object], after: dict[str, object]) -> list[str]
         assert isinstance(old, list)
         assert isinstance(new, list)
         lines += [f"{name}: new {item}" for item in new if item not in old]
-        if name != "control groups":  # an empty one of somebody else's may go
-            lines += [f"{name}: gone {item}" for item in old if item not in new]
-        if len(new) > len(old) and not lines and name != "control groups":
+        if name in _OTHERS:
+            continue
+        lines += [f"{name}: gone {item}" for item in old if item not in new]
+        if len(new) > len(old) and not lines:
             lines.append(f"{name}: {len(old)} before, {len(new)} after")
     return lines
+
+
+_OTHERS = ("control groups", "processes", "namespaces")
+"""What may also be of others who run such tests beside us, and then may go at any time."""
 
 
 def _groups(ours: set[int]) -> list[str]:
@@ -99,8 +105,9 @@ def _parents() -> dict[int, int]:
     return found
 
 
-def _ours() -> set[int]:
-    """This process and its descendants, and whatever calls itself Corten's child and has lost its parent."""
+def _ours() -> tuple[set[int], set[int]]:
+    """This process and its descendants; and whatever calls itself Corten's child and has lost its parent, which may be
+    that of others."""
     parents = _parents()
     ours = {os.getpid()}
     while True:
@@ -109,7 +116,7 @@ def _ours() -> set[int]:
             break
         ours |= more
     lost = {pid for pid, parent in parents.items() if parent == 1 and _name(pid).startswith("corten:")}
-    return ours | lost
+    return ours, lost
 
 
 def _name(pid: int) -> str:
