@@ -49,6 +49,25 @@ def lines(text: str) -> dict[str, str]:
 # --- what a container is, with one id
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("CORTEN_HOME=/etc", "/etc cannot be written to by this user: set CORTEN_HOME"),
+        ("HOME=/etc", "cannot make /etc/.local/share/corten: Permission denied: set CORTEN_HOME"),
+        ("XDG_DATA_HOME=relative", "no home directory: relative is not absolute: set HOME, or CORTEN_HOME"),
+        ("--unset=HOME", "no home directory: ~/.local/share is not absolute: set HOME, or CORTEN_HOME"),
+    ],
+)
+def test_a_home_that_cannot_be_had(setting: str, said: str, user: User) -> None:
+    words = user.corten_words("run", "host", "true")
+    at = words.index("PYTHONDONTWRITEBYTECODE=1") + 1
+    done = subprocess.run(
+        [*words[:at], "env", setting, *words[at:]], cwd="/", capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr.startswith(f"corten: {said}")) == (125, True), done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_place_for_the_group_is_not_ignored(user: User) -> None:
     done = user.corten("run", "--cgroup-parent", "/mine", "host", "true")
     assert (done.returncode, done.stdout) == (125, "")

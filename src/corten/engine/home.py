@@ -29,7 +29,11 @@ def path() -> str:
         if os.geteuid() == 0:
             where = "/var/lib/corten"
         else:
-            data = os.environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local/share")
+            own = os.path.expanduser("~")
+            data = os.environ.get("XDG_DATA_HOME") or os.path.join(own, ".local/share")
+            if not data.startswith("/"):
+                remedy = "set HOME, or CORTEN_HOME to a directory of yours"
+                raise Error(f"no home directory: {data} is not absolute: {remedy}")
             where = os.path.join(data, "corten")
     return os.path.abspath(where)
 
@@ -41,6 +45,8 @@ def directory() -> str:
         os.makedirs(where, 0o755, exist_ok=True)
     except OSError as error:
         raise Error(f"cannot make {where}: {error.strerror}: set CORTEN_HOME to a directory of yours") from None
+    if not os.access(where, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+        raise Error(f"{where} cannot be written to by this user: set CORTEN_HOME to a directory of yours")
     return where
 
 
