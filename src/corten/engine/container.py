@@ -71,6 +71,7 @@ class Container:
         self.stdout: BinaryIO | None = None
         self.stderr: BinaryIO | None = None
         self._pidfd = -1
+        self._spawner = 0
         self._reports: sockets.Socket | None = None
         self._result: Result | None = None
         self._failure: Error | None = None
@@ -92,7 +93,7 @@ class Container:
             given = tuple(self._stream(number, wish, opened) for number, wish in enumerate(stdio))
             self._reports, theirs = sockets.pair()
             streams = given[0], given[1], given[2]
-            spawner_client.launch(self._plan, self._prepared.id, streams, theirs)
+            self._spawner = spawner_client.launch(self._plan, self._prepared.id, streams, theirs)
         except OSError as error:
             hint = "raise the limit of open files (ulimit -n)" if error.errno == errno.EMFILE else ""
             raise KernelError("hand a container to the spawner", error.errno or 0, hint) from None
@@ -143,8 +144,9 @@ class Container:
         data, descriptors = sockets.receive(self._reports, 1 << 17)
         if not data:
             self._over = True
-            if self._result is None:
-                self._failure = self._failure or Error("the spawner has ended, and the container with it")
+            if self._result is None and self._failure is None:
+                self._failure = Error("the spawner has ended, and the container with it")
+                spawner_client.lost(self._spawner)
             return
         kind, *words = pickle.loads(data)
         if kind == "started":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import sys
 import threading
 import weakref
@@ -15,6 +16,7 @@ from corten.runtime.spawner import INLINE
 
 _ARGUMENTS = "-I", "-S", "-c"
 _BUFFER = 1 << 20
+_DEATH_MS = 1000
 SLOTS = 8
 """Plans that are kept for being launched again."""
 
@@ -29,12 +31,13 @@ class _Client:
         self._lock = threading.Lock()
         self._control: sockets.Socket | None = None
         self._owner = 0
+        self._pid = 0
 
-    def launch(self, plan: Plan, identity: str, stdio: tuple[int, int, int], reports: sockets.Socket) -> None:
+    def launch(self, plan: Plan, identity: str, stdio: tuple[int, int, int], reports: sockets.Socket) -> int:
         """Have a plan carried out: this very object again means one more like it, with an id of its own.
 
         identity: the id that the plan was made for. reports: the spawner's end of a pair, closed here; the caller still
-        owns `stdio`.
+        owns `stdio`. Returns the pid of the spawner.
         """
         descriptors = *stdio, reports.fileno()
         try:
@@ -47,8 +50,23 @@ class _Client:
                 except OSError:  # the spawner was killed: its containers are gone, the next one is a new one's
                     self._start()
                     self._send(plan, identity, descriptors)
+                return self._pid
         finally:
             reports.close()
+
+    def lost(self, pid: int) -> None:
+        """Reports of this spawner have ended without a word. If it has been killed the next request is a new one's.
+
+        A process that dies closes one socket after the other: what is sent to the last would be lost.
+        """
+        with self._lock:
+            if self._control is None or self._pid != pid:
+                return
+            poll = select.poll()
+            poll.register(self._control, 0)
+            if poll.poll(_DEATH_MS):
+                self._control.close()
+                self._control = None
 
     def _send(self, plan: Plan, identity: str, descriptors: tuple[int, ...]) -> None:
         for slot, known in enumerate(self._slots):
@@ -86,13 +104,18 @@ class _Client:
             raise Unsupported("cannot start the spawner: sys.executable is empty; run under an ordinary interpreter")
         if self._control is not None:
             self._control.close()
+        if self._pid and self._owner == os.getpid():
+            try:
+                os.waitpid(self._pid, 0)
+            except ChildProcessError:
+                pass  # the caller waits for any child, or for none
         self._slots = [None] * SLOTS
         self._control, theirs = sockets.pair(_BUFFER)
         self._owner = os.getpid()
         source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         code = f"import sys;sys.path.insert(0,{source!r});from corten.runtime.spawner import main;main(3,{os.getpid()})"
         try:
-            os.posix_spawn(
+            self._pid = os.posix_spawn(
                 sys.executable,
                 [sys.executable, *_ARGUMENTS, code],
                 {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
@@ -106,7 +129,7 @@ class _Client:
             )
         except OSError as error:
             self._control.close()
-            self._control = None
+            self._control, self._pid = None, 0
             raise Error(f"cannot start the spawner {sys.executable}: {error}") from None
         finally:
             theirs.close()
@@ -133,4 +156,5 @@ class _Client:
 
 _client = _Client()
 launch = _client.launch
+lost = _client.lost
 drop = _client.drop
