@@ -118,6 +118,10 @@ TABLE: dict[str, Callable[[dict[str, Any]], None]] = {
         {"destination": "/mnt/b", "type": "bind", "source": "/etc", "options": ["bind", "ro", "nosuid", "noexec"]},
         {"destination": "/mnt/c", "type": "bind", "source": "/etc/hostname", "options": ["rbind", "rprivate"]},
         {"destination": "/mnt/d", "type": "tmpfs", "source": "tmpfs", "options": ["strictatime", "nodiratime"]},
+    ),
+    # crun refuses some of these
+    "options of whole file systems": extend(
+        "mounts",
         {"destination": "/mnt/e", "type": "tmpfs", "source": "tmpfs",
          "options": ["sync", "dirsync", "lazytime", "nomand", "silent", "iversion", "size=1m"]},
         {"destination": "/mnt/f", "type": "bind", "source": "/etc", "options": ["bind", "sync", "async", "loud"]},
