@@ -45,6 +45,17 @@ def same() -> str:
     return str(target)
 
 
+@cache
+def newer() -> tuple[str, str, tuple[int, int]]:
+    """(prefix, executable, version) of another Python of this machine under which Dask runs."""
+    for version in reversed(_VERSIONS):
+        for place in _places(version):
+            facts = _ask(place)
+            if facts and facts[2] != sys.version_info[:2] and facts[2] > (3, 9):
+                return facts
+    pytest.fail(f"no other Python than {sys.version} on this machine, of {', '.join(_VERSIONS)}", pytrace=False)
+
+
 def _places(version: str) -> list[str]:
     """Where that version may be: on PATH, or beside the Python that runs the tests."""
     beside = Path(sys.base_prefix).parent

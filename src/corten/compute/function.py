@@ -14,7 +14,7 @@ from corten.compute.call import Call, CallOptions
 from corten.compute.inside import wire
 from corten.compute.lanes import lanes
 from corten.compute.options import FunctionOptions
-from corten.compute.pickling import PackedFunction, pack_arguments, pack_function
+from corten.compute.pickling import PackedFunction, names_of, pack_arguments, pack_function
 from corten.errors import InvalidInput
 
 TYPE_CHECKING = False
@@ -65,6 +65,7 @@ class Function(Generic[P, R]):
         self.is_generator = inspect.isgeneratorfunction(function)
         self._lock = threading.Lock()
         self._packed: PackedFunction | None = None
+        self._names: list[tuple[dict[str, Any], str, Any]] = []
         self._lane: Lane | None = None
         self._lane_owner: Lanes | None = None
         self.remote = Twin(self._remote, self._remote_aio)
@@ -142,21 +143,27 @@ class Function(Generic[P, R]):
     def lane(self) -> Lane:
         """The lane of its calls, opened at the first one."""
         with self._lock:
-            if self._packed is None:
-                self.options = function_options.make(self.name, function_options.built(self._given))
-                self._packed = pack_function(self._function, with_source=self.options.run.image != "host")
+            packed = self._pack()
             own = lanes()
             if self._lane is None or self._lane.closed or self._lane_owner is not own:
-                self._lane = own.open(self.name, self.options, (self._packed,))
+                self._lane = own.open(self.name, self.options, (packed,))
                 self._lane_owner = own
             return self._lane
 
     @property
     def packed(self) -> PackedFunction:
         """The function as it is sent."""
+        with self._lock:
+            return self._pack()
+
+    def _pack(self) -> PackedFunction:
+        """Packed when it is first needed, and again when what it refers to is something else, as in a notebook."""
         if self._packed is None:
-            self.lane()
-        assert self._packed is not None
+            self.options = function_options.make(self.name, function_options.built(self._given))
+        elif all(namespace.get(name) is value for namespace, name, value in self._names):
+            return self._packed
+        self._names = names_of(self._function)
+        self._packed = pack_function(self._function, with_source=self.options.run.image != "host")
         return self._packed
 
     def __repr__(self) -> str:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _by_value = threading.Lock()
 _MOST_MODULES = 200
+_MOST_NAMES = 500
 _STRINGS = re.compile(rb"\x8c.([A-Za-z_][A-Za-z0-9_.]*)", re.DOTALL)
 """Short text in a pickle, of which names of modules are some."""
 _NOT_OWN = ("corten", "__main__")
@@ -235,6 +236,33 @@ def used_modules(function: Callable[..., Any]) -> set[str]:
         if code is not None:
             found |= {name for name in _imports(code) if _is_installed(name)}
     return installed_names(found)
+
+
+def names_of(function: Callable[..., Any]) -> list[tuple[dict[str, Any], str, Any]]:
+    """(namespace, name, value) of every global that a function and those of the caller's own that it calls refer to:
+    where one of them is something else now, the function has to be packed anew."""
+    found: list[tuple[dict[str, Any], str, Any]] = []
+    seen: set[int] = set()
+    ahead: list[Any] = [function]
+    while ahead and len(found) < _MOST_NAMES:
+        one = _inner(ahead.pop())
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        namespace = getattr(one, "__globals__", None)
+        for name, value in referenced(one):
+            if namespace is not None and namespace.get(name) is value:
+                found.append((namespace, name, value))
+            module = sys.modules.get(getattr(value, "__module__", None) or "")
+            if callable(value) and (module is None or not _is_own_or_main(module)):
+                continue
+            if callable(value):
+                ahead.append(getattr(value, "__wrapped__", value))
+    return found
+
+
+def _is_own_or_main(module: types.ModuleType) -> bool:
+    return module.__name__ == "__main__" or _is_own(module)
 
 
 def installed_names(found: set[str]) -> set[str]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import subprocess
 import sys
+import sysconfig
+import threading
+import time
 from multiprocessing import resource_tracker
 
 import dask.config
 import pytest
-from distributed import Client, KilledWorker, LocalCluster
+from distributed import Client, Event, KilledWorker, LocalCluster
 
 import corten
+import python_root
 from corten.dask import ContainerCluster, WorkerOutOfMemory
 
 TYPE_CHECKING = False
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.filterwarnings("default::ResourceWarning", "default::DeprecationWarning")
 MEMORY = 400 << 20
+PACKAGES = sysconfig.get_path("purelib")
 
 
 def test_a_worker_has_the_limits_that_the_scheduler_is_told_and_is_replaced_when_memory_kills_it() -> None:
@@ -88,6 +94,53 @@ corten.dask.ContainerCluster()
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ended.stderr.splitlines()[-1].endswith("not installed: pip install 'corten[dask]'")
+
+
+def test_a_worker_with_another_python_is_one_clear_error() -> None:
+    prefix, executable, version = python_root.newer()
+    mounts = [f"type=bind,src={prefix},dst={prefix},ro"]
+    there, here = ".".join(map(str, version)), ".".join(map(str, sys.version_info[:2]))
+    with pytest.raises(corten.Error, match=f"did not start: it has Python {there} and this is {here}: ") as caught:
+        ContainerCluster(
+            cpus=0.5, memory=MEMORY, n_workers=1, python=executable, mounts=mounts, env={"PYTHONPATH": PACKAGES}
+        )
+    assert "\n" not in str(caught.value)
+
+
+def test_adapt_follows_the_load_and_replaces_what_is_killed_meanwhile() -> None:
+    news: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+
+    def wait(number: int) -> int:
+        from distributed import Event
+
+        Event("go").wait()
+        return number
+
+    def until(action: str) -> dict[str, str]:
+        while True:
+            event = news.get(timeout=60)
+            if event.get("action") == action:
+                return event
+
+    with ContainerCluster(cpus=0.5, memory=MEMORY) as cluster, cluster.get_client() as client:
+        for topic in ("all", "corten"):
+            client.subscribe_topic(topic, lambda event: news.put(event[1]))
+        cluster.adapt(minimum=0, maximum=2, interval="100ms", wait_count=2, target_duration="1s")
+        futures = client.map(wait, range(12))
+        client.wait_for_workers(2, timeout=60)
+        next(iter(cluster.workers.values())).kill()
+        assert "killed by SIGKILL" in until("worker-ended")["reason"]
+        client.wait_for_workers(2, timeout=60)
+        Event("go").set()
+        assert client.gather(futures) == list(range(12))
+        del futures
+        deadline = time.monotonic() + 60
+        while cluster.workers:  # Dask tells nobody when it has closed the last one
+            assert time.monotonic() < deadline
+            threading.Event().wait(0.01)
+        ended = [event["action"] for _, event in client.get_events("corten")]
+        assert ended == ["worker-ended"], "those that adapt ends are none that ended"
+        assert client.submit(sum, [1, 2]).result(timeout=60) == 3, "it grows again"
 
 
 class Odd(Exception):

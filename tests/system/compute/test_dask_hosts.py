@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+import sysconfig
 
 import pytest
 
+import corten
+import python_root
 from machines import Network
 
 TYPE_CHECKING = False
@@ -69,3 +74,28 @@ def test_a_machine_that_is_cut_off_and_killed_in_the_middle_loses_no_result(netw
     assert f"host-lost: host {addresses[1]} is lost: looking for it again" in events
     assert [event for event in events if event.startswith(f"worker-ended: worker {addresses[1]}-2 on {addresses[1]}: ")]
     assert workers == 2, "the other machine had room for a second one"
+
+
+def test_a_host_with_another_python_is_one_clear_error(network: Network, tmp_path: Path) -> None:
+    _, executable, version = python_root.newer()
+    source = os.path.dirname(os.path.dirname(corten.__file__))
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\nPYTHONPATH={source}:{sysconfig.get_path("purelib")} exec {executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    address = network.machine().address
+    script = """
+import json, sys
+import corten
+from corten.dask import ContainerCluster
+address, ssh_options, python = json.loads(sys.argv[1])
+try:
+    ContainerCluster(hosts=[address], ssh_options=ssh_options, remote_python=python, cpus=0.5, memory="400m")
+except corten.Unsupported as error:
+    print(error)
+"""
+    out, err = network.python(script, json.dumps([address, network.ssh_options, str(python)])).communicate(timeout=100)
+    there, here = ".".join(map(str, version)), ".".join(map(str, sys.version_info[:2]))
+    assert out.startswith(f"host {address}: Python {there} there and {here} here: what Dask sends does not go"), err
+    assert out.count("\n") == 1

@@ -116,6 +116,19 @@ def test_classes_of_ones_own_come_back_as_themselves() -> None:
     assert [again.remote().x for _ in range(3)] == [5, 5, 5]
 
 
+def test_what_a_function_refers_to_may_change_as_in_a_notebook() -> None:
+    cells: dict[str, Any] = {"__name__": "__main__", "corten": corten}
+    exec("K = 10\ndef helper(x): return x + K\n@corten.function\ndef f(x): return helper(x)", cells)
+    assert cells["f"].remote(1) == 11
+    exec("K = 20", cells)
+    assert cells["f"].remote(1) == 21
+    exec("def helper(x): return x - K", cells)
+    assert cells["f"].remote(1) == -19
+    packed = cells["f"].packed
+    assert cells["f"].remote(2) == -18
+    assert cells["f"].packed is packed, "only what has changed is packed again"
+
+
 def test_coroutines_run_to_their_end() -> None:
     async def slowly(x: int) -> int:
         await asyncio.sleep(0)

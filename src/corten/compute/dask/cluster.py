@@ -87,6 +87,7 @@ class ContainerCluster(SpecCluster):
         self._scheduler_options = scheduler_options or {}
         self._containers: dict[Any, WorkerContainer] = {}
         self._serial = 0
+        self._runs_theirs = image == "host" and python is None
         self._built = False
         self._tasks: set[asyncio.Task[Any]] = set()
         given: dict[str, Any] = {"network": "host", "memory": self._memory, "cpus": self._cpus, **options}
@@ -178,10 +179,15 @@ class ContainerCluster(SpecCluster):
         name = f"{place.host.name}-{self._serial}"
         return {name: {"cls": RemoteWorkerContainer, "options": options, "place": place}}
 
+    def _update_worker_status(self, op: str, message: Any) -> None:
+        if op == "remove" and message not in self.scheduler_info["workers"]:
+            return  # it came and went before we heard of it; Dask's would fail, and hear of nothing any more
+        super()._update_worker_status(op, message)
+
     async def scale_down(self, workers: Iterable[Any]) -> None:
         """Have these no longer; Dask's adaptive scaling chooses them."""
         workers = list(workers)
-        self._wanted = max(0, self._wanted - len(workers))
+        self._wanted = max(0, self._wanted - sum(name in self.worker_spec for name in workers))
         await super().scale_down(workers)
 
     async def _close(self) -> None:
@@ -201,7 +207,7 @@ class ContainerCluster(SpecCluster):
         if not self._hosts:
             self._places = [Place(None, self._room(capacity.cpus(), capacity.total_memory()))]
             return
-        found = await asyncio.gather(*(look(host) for host in self._hosts))
+        found = await asyncio.gather(*(look(host, self._runs_theirs) for host in self._hosts))
         self._places = [Place(host, self._room(host.cpus, host.memory)) for host in found]
 
     def _room(self, cpus: float, memory: int) -> int:
@@ -254,6 +260,9 @@ class ContainerCluster(SpecCluster):
         self.worker_spec.pop(name)
         self.workers.pop(name, None)
         self._containers.pop(name, None)
+        if container.retired:  # Dask's adaptive scaling has the scheduler end it, and tells us after that
+            self._wanted = max(0, self._wanted - 1)
+            return
         facts = {"oom_killed": bool(end.result and end.result.oom_killed), "host_lost": end.host_lost}
         self._tell("worker-ended", f"worker {name} on {container.place}: {end.reason}", worker=name, **facts)
         if end.host_lost:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
+import sys
 
 from corten.compute.dask.end import End, from_plain
 from corten.compute.dask.worker import WorkerContainer
@@ -60,8 +61,8 @@ async def _open(host: Host, verb: str) -> Process:
         raise Unsupported(f"host {host.name}: there is no ssh on this machine: install openssh-client") from None
 
 
-async def look(host: Host) -> Host:
-    """What a host has. One error for each way in which it may be of no use."""
+async def look(host: Host, same_python: bool = False) -> Host:
+    """What a host has. One error for each way in which it may be of no use. same_python: its own is to run workers."""
     process = await _open(host, "facts")
     out, err = await process.communicate()
     if process.returncode != 0:
@@ -73,8 +74,14 @@ async def look(host: Host) -> Host:
         )
     except (ValueError, KeyError, TypeError):
         raise Error(f"host {host.name}: its answer is none of Corten's: {out[:100]!r}") from None
-    if not facts["distributed"]:
+    if not facts.get("distributed"):
         raise Unsupported(f"host {host.name}: {host.python} has no distributed there: pip install 'corten[dask]'")
+    theirs, ours = list(facts["python"]), list(sys.version_info[:2])
+    if same_python and theirs != ours:
+        raise Unsupported(
+            f"host {host.name}: Python {theirs[0]}.{theirs[1]} there and {ours[0]}.{ours[1]} here: what Dask sends "
+            f"does not go between them: give remote_python=, one of {ours[0]}.{ours[1]} that has Corten"
+        )
     return found
 
 

@@ -8,6 +8,7 @@ says so. The same is an event: `client.get_events("corten")`.
 from __future__ import annotations
 
 import asyncio
+import sys
 
 from distributed import KilledWorker, Scheduler
 from distributed.protocol import pickle
@@ -60,6 +61,18 @@ def killed(task: Any, last_worker: Any, allowed_failures: int, end: End) -> Work
     return kind(task, last_worker, allowed_failures, end)
 
 
+def _other_python(versions: Any) -> str:
+    """What is wrong with the versions that a worker has told; empty if nothing."""
+    try:
+        theirs = str(versions["host"]["python"]).split(".")[:2]
+    except (KeyError, TypeError):
+        return ""
+    ours = [str(number) for number in sys.version_info[:2]]
+    if theirs == ours:
+        return ""
+    return f"it has Python {'.'.join(theirs)} and this is {'.'.join(ours)}: what Dask sends does not go between them"
+
+
 class ContainerScheduler(Scheduler):
     """See the module. containers: of the workers, by name; the cluster's, and kept by it."""
 
@@ -72,6 +85,11 @@ class ContainerScheduler(Scheduler):
         """As Dask's; its container is then known to be of use."""
         container = self._containers.get(facts.get("name"))
         if container is not None:
+            trouble = _other_python(facts.get("versions"))
+            if trouble:
+                container.refuse(trouble)
+                await comm.close()
+                return
             container.registered.set()
         await super().add_worker(comm, **facts)
 
@@ -87,6 +105,14 @@ class ContainerScheduler(Scheduler):
             return await super().remove_worker(address, stimulus_id=stimulus_id, expected=not end.killed, **how)
         finally:
             self._ends.pop(address, None)
+
+    def close_worker(self, worker: str) -> None:
+        """As Dask's: somebody wants it no longer, the adaptive scaling, say."""
+        state = self.workers.get(worker)
+        container = self._containers.get(state.name) if state is not None else None
+        if container is not None:
+            container.retired = True
+        super().close_worker(worker)
 
     async def _end_of(self, container: WorkerContainer) -> End:
         try:

@@ -39,7 +39,8 @@ def command(scheduler: str, name: Any, nthreads: int, memory_limit: int, more: t
 
 class WorkerContainer(ProcessInterface):
     """See the module. image, options: of the container; name: of the worker, for Dask; python: to run, None: by the
-    image; containers: where the scheduler finds it by name; on_end: called with it when it has ended by itself."""
+    image; containers: where the scheduler finds it by name; on_end: called with it when it has ended by itself.
+    retired: the scheduler has told it to end."""
 
     def __init__(
         self, scheduler: str, *, name: Any, image: str, options: dict[str, Any], python: str | None, nthreads: int,
@@ -57,6 +58,8 @@ class WorkerContainer(ProcessInterface):
         self._container: Container | None = None
         self._output = -1
         self._partial = b""
+        self._refusal = ""
+        self.retired = False
         containers[name] = self
 
     @property
@@ -156,6 +159,9 @@ class WorkerContainer(ProcessInterface):
         """It has ended, and so."""
         if self.end is not None:
             return
+        if self._refusal:
+            end = End(self._refusal, end.result)
+            self.lines.clear()
         self.end = end
         self._event_finished.set()
         if self.status == Status.running:
@@ -178,6 +184,11 @@ class WorkerContainer(ProcessInterface):
     def last_words(self) -> str:
         """The last line that it wrote, as the rest of a sentence."""
         return f": {self.lines[-1]}" if self.lines else ""
+
+    def refuse(self, why: str) -> None:
+        """It is of no use: end it, for that reason."""
+        self._refusal = why
+        self.kill()
 
     def kill(self) -> None:
         """End it now."""
