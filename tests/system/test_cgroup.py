@@ -15,11 +15,12 @@ import pytest
 
 from corten.errors import InvalidInput, KernelError, NameInUse, Unsupported
 from corten.linux.cgroup import directories, ending, events, files, group, layout, limits, pressure, resources, usage
-from corten.linux.cgroup.devices import attached
+from corten.linux.cgroup.devices import attach, attached
 from corten.linux.cgroup.files import Write
 from corten.linux.cgroup.group import Group
 from corten.linux.cgroup.layout import Layout
 from corten.linux.cgroup.resources import Cpu, Device, Memory, Pids, Resources
+from corten.runtime import defaults
 
 MIB = 1 << 20
 NEED = {"memory", "cpu", "pids", "cpuset", "io", "devices", "freezer"}
@@ -362,6 +363,12 @@ def test_the_device_program_of_v2(here: Layout) -> None:
         assert Inside(own, opens("/dev/zero", os.O_RDONLY)).end() == errno.EPERM
         with pytest.raises(InvalidInput):
             own.apply_devices(Resources(devices=(Device(True, "z"),)))
+        # What the kernel logs of this one does not fit into 4096 bytes: that must not be why it is refused.
+        many = (Device(True, "c", 200 + number, 1, "r") for number in range(100))
+        own.apply_devices(Resources(devices=(*defaults.DEVICE_RULES, *many, Device(True, "c", 1, 7, "rw"))))
+        assert Inside(own, opens("/dev/full", os.O_WRONLY)).end() == 0
+        with pytest.raises(KernelError, match=r"load device rules for .*EINVAL.*: ."):
+            attach(own.dirs[0].path, bytes.fromhex("ff" + "00" * 7))  # no instruction
     finally:
         own.kill()
         own.remove()

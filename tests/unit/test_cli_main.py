@@ -75,6 +75,20 @@ def test_ctrl_c_while_it_starts_is_no_traceback(module: str, tmp_path: Path) -> 
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+def test_what_the_machine_lacks_is_no_mistake_of_ours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for error, said in (
+        (OSError(24, "", None), "Too many open files (EMFILE): this process may open no more files"),
+        (OSError(28, "", "/x"), "/x: No space left on device (ENOSPC): free some space"),
+        (FileNotFoundError(2, "", "/dev/null"), "/dev/null: No such file or directory (ENOENT): is /dev mounted"),
+        (FileNotFoundError(2, "", "/proc/self/x"), "/proc/self/x: No such file or directory (ENOENT): is /proc"),
+    ):
+        command_that(error, monkeypatch)
+        assert cli.main(["fail"]) == 125
+        assert capsys.readouterr().err.startswith(f"corten: {said}")
+
+
 def test_a_reader_that_goes_away_is_no_news() -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -140,6 +140,10 @@ def _shortage(error: Exception) -> str:
     import errno
 
     number = error.errno if isinstance(error, OSError) else None
+    missing = str(error.filename) if isinstance(error, FileNotFoundError) else ""
+    if missing.startswith(("/proc/", "/dev/", "/sys/")):
+        top = missing[: missing.index("/", 1)]
+        return f"{missing}: {errno_words(number or 0)}: is {top} mounted, and whole?"
     advice = _SHORTAGES.get(errno.errorcode.get(number or 0, ""))
     if number is None or advice is None:
         return ""

@@ -274,9 +274,31 @@ def attach(directory: str, code: bytes) -> None:
 
 
 def _load(directory: str, code: bytes) -> int:
+    try:
+        return _load_with(code, 0)
+    except PermissionError as error:
+        raise Unsupported(
+            f"{_FIELD}: loading the device program for {directory} needs CAP_BPF and CAP_NET_ADMIN"
+            " outside any user namespace: run as root"
+        ) from error
+    except OSError as error:
+        raise KernelError(f"load device rules for {directory}", error.errno or 0, _complaint(code)) from error
+
+
+def _complaint(code: bytes) -> str:
+    """What the kernel says of a program that it refuses. Asked apart: one whose log is too long is refused for that."""
+    log = ctypes.create_string_buffer(1 << 16)
+    try:
+        os.close(_load_with(code, 1, log))
+    except OSError:
+        pass
+    said = log.value.decode(errors="replace").strip().splitlines()
+    return said[-1] if said else ""
+
+
+def _load_with(code: bytes, log_level: int, log: ctypes.Array[ctypes.c_char] | None = None) -> int:
     instructions = ctypes.create_string_buffer(code, len(code))
     licence = ctypes.create_string_buffer(b"Apache-2.0")
-    log = ctypes.create_string_buffer(4096)
     # prog_type insn_cnt insns license log_level log_size log_buf kern_version prog_flags prog_name[16]
     attr = struct.pack(
         "=IIQQIIQII16s",
@@ -284,23 +306,14 @@ def _load(directory: str, code: bytes) -> int:
         len(code) // 8,
         ctypes.addressof(instructions),
         ctypes.addressof(licence),
-        1,
-        len(log),
-        ctypes.addressof(log),
+        log_level,
+        len(log) if log else 0,
+        ctypes.addressof(log) if log else 0,
         0,
         0,
         _NAME,
     )
-    try:
-        return _bpf(_PROG_LOAD, attr)
-    except PermissionError as error:
-        raise Unsupported(
-            f"{_FIELD}: loading the device program for {directory} needs CAP_BPF and CAP_NET_ADMIN"
-            " outside any user namespace: run as root"
-        ) from error
-    except OSError as error:
-        said = log.value.decode(errors="replace").strip().splitlines()
-        raise KernelError(f"load device rules for {directory}", error.errno or 0, said[-1] if said else "") from error
+    return _bpf(_PROG_LOAD, attr)
 
 
 def attached(group_fd: int) -> tuple[int, ...]:
