@@ -77,6 +77,7 @@ class Lane:
         self._backlog: deque[Call] = deque()
         self._last_call = 0.0
         self._stepping = False
+        self._when_empty: list[Callable[[], object]] = []
         self._braked = ""
         self._looking = False
         self.fleet = Fleet(loop, keeper, self, least, most, idle)
@@ -337,6 +338,10 @@ class Lane:
         elif not worker.served:
             self.fleet.never_ready(worker, error)
         self.step()
+        if self.closed and not self.fleet.workers:
+            for callback in self._when_empty:
+                callback()
+            self._when_empty.clear()
 
     def _failed_in(self, worker: Worker, call: Call, error: Error) -> None:
         if isinstance(error, OutOfMemory) and not self.closed and self._limits.more_memory(call, worker):
@@ -403,6 +408,9 @@ class Lane:
         self.fleet.end()
         self.files.close()
 
-    def empty(self) -> bool:
-        """Whether nothing of it is left."""
-        return not self.fleet.workers
+    def when_empty(self, callback: Callable[[], object]) -> None:
+        """Have it called as soon as nothing is left of a lane that was closed."""
+        if self.closed and not self.fleet.workers:
+            callback()
+        else:
+            self._when_empty.append(callback)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import threading
 import time
@@ -17,8 +18,6 @@ from corten.runtime import spawner_client
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from corten.compute.options import FunctionOptions
     from corten.compute.pickling import PackedFunction
 
@@ -58,12 +57,23 @@ class Lanes:
 
     def drop(self, lane: Lane) -> None:
         """Close a lane, and wait until nothing of it is left."""
-        self.loop.ask(lambda: self._close(lane))
-        _until(lambda: bool(self.loop.ask(lane.empty)))
+        self._end([lane])
 
     def let_go(self, lane: Lane) -> None:
         """As `drop`, without waiting. From any thread."""
         self.loop.post(lambda: self._close(lane))
+
+    def _end(self, lanes: list[Lane]) -> None:
+        """Close them, and wait until nothing of them is left."""
+        over = []
+        for lane in lanes:
+            empty = threading.Event()
+            over.append(empty)
+            self.loop.ask(functools.partial(self._close, lane))
+            self.loop.ask(functools.partial(lane.when_empty, empty.set))
+        deadline = time.monotonic() + _CLOSING
+        for empty in over:
+            empty.wait(max(0.0, deadline - time.monotonic()))
 
     def _close(self, lane: Lane) -> None:
         lane.close()
@@ -72,20 +82,10 @@ class Lanes:
 
     def close(self) -> None:
         """Close all lanes, end the zygotes, stop the loop; waits until the containers are gone."""
-        lanes, self._lanes = self._lanes, set()
-        for lane in lanes:
-            self.loop.ask(lane.close)
-        _until(lambda: all(self.loop.ask(lane.empty) for lane in lanes))
+        self._end(list(self._lanes))
         self.loop.ask(self.keeper.close)
         self.keeper.join(_CLOSING)
         self.loop.stop()
-
-
-def _until(condition: Callable[[], bool], seconds: float = _CLOSING) -> None:
-    pause = threading.Event()
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and not condition():
-        pause.wait(0.002)
 
 
 _lock = threading.Lock()

@@ -23,7 +23,7 @@ from corten.compute.lanes import lanes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
     from corten.compute.lane import Lane
@@ -56,15 +56,40 @@ def nothing_left_behind() -> None:
     """The machine is looked at by the last test."""
 
 
+class Gate:
+    """Two FIFOs that calls see: by one they say that they have begun, at the other they wait until it is opened."""
+
+    def __init__(self, directory: Path) -> None:
+        self.options: dict[str, Any] = {"mounts": [f"type=bind,src={directory},dst={directory}"], "memory": MEMORY}
+        self.path = str(directory)
+        for name in ("begun", "gate"):
+            os.mkfifo(directory / name)
+        self._opened = -1
+
+    def someone_has_begun(self) -> None:
+        """Wait for that."""
+        with open(f"{self.path}/begun") as file:
+            file.read()
+
+    def open(self) -> None:
+        """From now on nobody waits here."""
+        self._opened = os.open(f"{self.path}/gate", os.O_RDWR)
+
+    def close(self) -> None:
+        if self._opened >= 0:
+            os.close(self._opened)
+
+
 @pytest.fixture
-def gate(tmp_path: Path) -> Callable[[], dict[str, Any]]:
-    """Options of an executor whose calls can wait for a file of ours."""
-    return lambda: {"mounts": [f"type=bind,src={tmp_path},dst={tmp_path}"], "memory": MEMORY}
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    made = Gate(tmp_path)
+    yield made
+    made.close()
 
 
-def wait_for(path: str, value: object = None) -> object:
-    while not os.path.exists(path):
-        time.sleep(0.005)
+def wait_at(gate: str, value: object = None) -> object:
+    os.close(os.open(f"{gate}/begun", os.O_WRONLY))
+    os.close(os.open(f"{gate}/gate", os.O_RDONLY))
     return value
 
 
@@ -201,17 +226,22 @@ def test_map_takes_its_inputs_at_once(shared: corten.ContainerExecutor) -> None:
     assert list(results) == [0, 1, 4, 9, 16]
 
 
-def test_map_timeout(tmp_path: Path, gate: Callable[[], dict[str, Any]]) -> None:
-    with corten.ContainerExecutor(2, **gate()) as executor:
-        found = []
-        (tmp_path / "a").touch()
+def y_waits(gate: str, value: str | None) -> str | None:
+    if value == "y":
+        os.close(os.open(f"{gate}/gate", os.O_RDONLY))
+    return value
+
+
+def test_map_timeout(gate: Gate) -> None:
+    with corten.ContainerExecutor(2, **gate.options) as executor:
+        found: list[str | None] = []
         try:
             with pytest.raises(TimeoutError):
-                found += list(executor.map(wait_for, [str(tmp_path / "a")], timeout=60))
-                for item in executor.map(wait_for, [str(tmp_path / "a"), str(tmp_path / "b")], "xy", timeout=1):
+                found += list(executor.map(y_waits, [gate.path], [None], timeout=60))
+                for item in executor.map(y_waits, [gate.path] * 2, "xy", timeout=1):
                     found.append(item)
         finally:
-            (tmp_path / "b").touch()
+            gate.open()
         assert found in ([None, "x"], [None])
 
 
@@ -230,18 +260,17 @@ def test_many_inputs_with_files_of_their_own(shared: corten.ContainerExecutor) -
 # --- cancelling
 
 
-def test_cancel(tmp_path: Path, gate: Callable[[], dict[str, Any]]) -> None:
-    opened = str(tmp_path / "open")
-    with corten.ContainerExecutor(1, **gate()) as executor:
-        running = executor.submit(wait_for, opened, "through")
+def test_cancel(gate: Gate) -> None:
+    with corten.ContainerExecutor(1, **gate.options) as executor:
+        running = executor.submit(wait_at, gate.path, "through")
         waiting = [executor.submit(mul, number, 2) for number in range(4)]
-        while not running.running():
-            time.sleep(0.002)
+        gate.someone_has_begun()
+        assert running.running()
         assert not running.cancel()
         assert waiting[1].cancel()
         assert waiting[1].cancelled()
         assert not waiting[0].done()
-        Path(opened).touch()
+        gate.open()
         assert running.result() == "through"
         assert [waiting[at].result() for at in (0, 2, 3)] == [0, 4, 6]
         with pytest.raises(concurrent.futures.CancelledError):
@@ -250,23 +279,23 @@ def test_cancel(tmp_path: Path, gate: Callable[[], dict[str, Any]]) -> None:
         assert len(done) == 4
 
 
-def test_results_in_time(tmp_path: Path, gate: Callable[[], dict[str, Any]]) -> None:
-    opened = str(tmp_path / "open")
-    with corten.ContainerExecutor(1, **gate()) as executor:
-        future = executor.submit(wait_for, opened)
+def test_results_in_time(gate: Gate) -> None:
+    with corten.ContainerExecutor(1, **gate.options) as executor:
+        future = executor.submit(wait_at, gate.path)
         with pytest.raises(TimeoutError):
             future.result(timeout=0.05)
         with pytest.raises(TimeoutError):
             future.exception(timeout=0)
-        Path(opened).touch()
+        gate.someone_has_begun()
+        gate.open()
         assert future.result(timeout=60) is None
 
 
 # --- shutdown
 
 
-def test_shutdown(gate: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
-    executor = corten.ContainerExecutor(1, **gate())
+def test_shutdown() -> None:
+    executor = corten.ContainerExecutor(1, memory=MEMORY)
     futures = [executor.submit(mul, number, 2) for number in range(5)]
     lane = lane_of(executor)
     executor.shutdown()
@@ -276,24 +305,23 @@ def test_shutdown(gate: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         executor.map(pow, [2], [5])
     executor.shutdown()  # again is nothing
-    assert lane.empty()
+    until_empty(lane, 0)
     never_used = corten.ContainerExecutor(1, memory=MEMORY)
     never_used.shutdown()
 
 
-def test_shutdown_that_cancels(gate: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
-    executor = corten.ContainerExecutor(1, **gate())
-    running = executor.submit(wait_for, str(tmp_path / "open"), "through")
+def test_shutdown_that_cancels(gate: Gate) -> None:
+    executor = corten.ContainerExecutor(1, **gate.options)
+    running = executor.submit(wait_at, gate.path, "through")
     lane = lane_of(executor)
     waiting = [executor.submit(mul, number, 2) for number in range(5)]
-    while not running.running():
-        time.sleep(0.002)
+    gate.someone_has_begun()
     executor.shutdown(wait=False, cancel_futures=True)
     assert all(future.cancelled() for future in waiting)
     assert not running.done()
-    (tmp_path / "open").touch()
+    gate.open()
     assert running.result(timeout=60) == "through"
-    eventually(lane.empty)
+    until_empty(lane)
 
 
 def test_an_executor_that_nobody_holds_ends() -> None:
@@ -305,7 +333,7 @@ def test_an_executor_that_nobody_holds_ends() -> None:
     gc.collect()
     assert gone() is None
     assert future.result(timeout=60) == 42
-    eventually(lane.empty)
+    until_empty(lane)
 
 
 AT_EXIT = """
@@ -348,8 +376,8 @@ def test_a_container_that_dies_fails_its_own_future() -> None:
         assert executor.submit(mul, 2, 2).result() == 4
 
 
-def test_timeout_and_retries(tmp_path: Path, gate: Callable[[], dict[str, Any]]) -> None:
-    with corten.ContainerExecutor(1, timeout=0.3, **gate()) as executor:
+def test_timeout_and_retries(tmp_path: Path, gate: Gate) -> None:
+    with corten.ContainerExecutor(1, timeout=0.3, **gate.options) as executor:
         assert isinstance(executor.submit(time.sleep, 100).exception(), corten.Timeout)
         assert executor.submit(mul, 2, 2).result() == 4
 
@@ -360,7 +388,7 @@ def test_timeout_and_retries(tmp_path: Path, gate: Callable[[], dict[str, Any]])
             os._exit(1)
         return os.path.getsize(path)
 
-    with corten.ContainerExecutor(1, retries=2, **gate()) as executor:
+    with corten.ContainerExecutor(1, retries=2, **gate.options) as executor:
         assert executor.submit(third_time, str(tmp_path / "tries")).result() == 3
 
 
@@ -396,18 +424,19 @@ def test_from_many_threads(shared: corten.ContainerExecutor) -> None:
     assert found == [sum(x * x for x in range(number)) for number in range(16)]
 
 
-def test_room_that_one_executor_leaves_is_used_by_another(
-    tmp_path: Path, gate: Callable[[], dict[str, Any]]
-) -> None:
+def test_room_that_one_executor_leaves_is_used_by_another(gate: Gate) -> None:
     """All CPUs are taken when the second one's only call comes: it has no container that could tell it of room."""
     cpus = len(os.sched_getaffinity(0))
-    with corten.ContainerExecutor(1, cpus=cpus, **gate()) as first, corten.ContainerExecutor(1, **gate()) as second:
-        running = first.submit(wait_for, str(tmp_path / "open"))
-        eventually(running.running)
+    with (
+        corten.ContainerExecutor(1, cpus=cpus, **gate.options) as first,
+        corten.ContainerExecutor(1, **gate.options) as second,
+    ):
+        first.submit(wait_at, gate.path)
+        gate.someone_has_begun()
         waiting = second.submit(mul, 2, 3)
-        time.sleep(0.05)
-        assert not waiting.done()
-        (tmp_path / "open").touch()
+        for _ in range(3):  # turns of the loop, in which it could have begun
+            assert lane_of(second).stats().backlog == 1
+        gate.open()
         assert waiting.result(timeout=60) == 6
 
 
@@ -440,11 +469,10 @@ def lane_of(executor: corten.ContainerExecutor) -> Lane:
     return lane
 
 
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+def until_empty(lane: Lane, seconds: float = 20) -> None:
+    empty = threading.Event()
+    lane.ask(lambda: lane.when_empty(empty.set))
+    assert empty.wait(seconds)
 
 
 def test_nothing_is_left_behind(home: Path) -> None:
