@@ -16,8 +16,10 @@ import pytest
 import corten
 import small_root
 from corten import views
+from corten.images.store.images import Store
 from corten.linux.cgroup import layout
 from corten.linux.cgroup.group import Group
+from images_lab import image
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -179,6 +181,15 @@ def test_the_tree_is_seen_with_the_limit_that_holds() -> None:
         assert [name for name, pids in found.containers if container.pid in pids] == ["seen"]
         # what an ordinary user may not look at is unknown, and only that
         assert bool(found.unknown) == (not ROOT)
+
+
+@pytest.mark.skipif(not ROOT, reason="a process for each layer takes minutes in this machine")
+def test_an_image_of_more_layers_than_an_option_can_name(place: Path) -> None:
+    """This machine's kernel (6.1) does not take the layers of an overlay one by one."""
+    os.environ["CORTEN_REGISTRIES"] = "/dev/null"
+    image(Store(str(place)), "layers", 72)
+    result = corten.run("layers", ["cat", "/etc/layer0", "/etc/layer71"])
+    assert result.stdout == "layers 0layers 71", result
 
 
 def test_a_group_of_ones_choice() -> None:

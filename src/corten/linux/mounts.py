@@ -76,6 +76,22 @@ def new(kind: str, options: Iterable[str | tuple[str, int]] = (), attributes: in
         os.close(fs)
 
 
+def new_by_page(kind: str, options: Iterable[str]) -> int:
+    """The same for options longer than fsconfig(2) takes (255 bytes each): by mount(2), with a page of them at most.
+
+    It has to be mounted somewhere: for a moment on /proc of this mount namespace, which must be private to us.
+    """
+    data = ",".join(options)
+    try:
+        syscalls.call("mount", kind.encode(), b"/proc", kind.encode(), 0, os.fsencode(data))
+        try:
+            return open_tree("/proc")
+        finally:
+            syscalls.call("umount2", b"/proc", _MNT_DETACH)
+    except OSError as error:
+        raise _told(error, "") from None
+
+
 def _told(error: OSError, said: str) -> MountError:
     told = MountError(error.errno, error.strerror)
     told.said = said

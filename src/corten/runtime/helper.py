@@ -120,7 +120,10 @@ def serve() -> None:
             os.setresuid(0, 0, 0)
             _die_with(parent)  # the kernel forgets it at a change of ids
         if mounts:
+            from corten.linux.mounts import PRIVATE, set_propagation
+
             clone.unshare("mount")
+            set_propagation("/", PRIVATE)  # what is mounted here stays here
         module, _, name = where.partition(":")
         function = getattr(__import__(module, fromlist=[name]), name)
         answer: tuple[str, Any] = ("result", function(*arguments, *range(3, 3 + count)))

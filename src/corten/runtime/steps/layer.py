@@ -8,7 +8,7 @@ from corten.errors import NameInUse, NotFound
 from corten.linux import locks
 from corten.runtime.removal import remove_all
 from corten.runtime.step import Stage, Step
-from corten.runtime.steps.root import make_layer
+from corten.runtime.steps.root import listed, make_layer
 
 
 class Claim(Step):
@@ -52,7 +52,7 @@ class Hold(Step):
                 raise NotFound(f"{path}: is being removed: get the image again")
 
     def describe(self) -> str:
-        return f"hold {', '.join(self.directories)}"
+        return f"hold {listed(self.directories, ', ')}"
 
 
 class Note(Step):

@@ -73,7 +73,7 @@ class OpenLayers(Step):
             for path in self.lowers:
                 tree = stage.trees[_OPENED + path] = mounts.open_tree(path)
                 if userns >= 0:
-                    mounts.set_attributes(tree, add=mounts.IDMAP, userns=userns)
+                    _map_ids(tree, userns, path)
         finally:
             if userns >= 0:
                 os.close(userns)
@@ -81,9 +81,28 @@ class OpenLayers(Step):
             stage.trees[_OPENED + self.layer] = mounts.open_tree(self.layer)
 
     def describe(self) -> str:
-        return f"open {', '.join(self.lowers)}{', ids mapped' if self.uid_maps else ''}"
+        return f"open {listed(self.lowers, ', ')}{', ids mapped' if self.uid_maps else ''}"
 
 
+def _map_ids(tree: int, userns: int, path: str) -> None:
+    try:
+        mounts.set_attributes(tree, add=mounts.IDMAP, userns=userns)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        remedy = "set CORTEN_HOME to a directory on ext4, xfs or btrfs, or leave the user namespace out"
+        why = f"this kernel cannot map ids on that file system: {remedy}"
+        raise KernelError(f"map the ids of {path}", errno.EINVAL, why) from None
+
+
+def listed(paths: tuple[str, ...], between: str) -> str:
+    """Directories in one line, of many layers only some."""
+    if len(paths) <= _SHOWN + 1:
+        return between.join(paths)
+    return f"{between.join(paths[:_SHOWN])}{between}{len(paths) - _SHOWN} others"
+
+
+_SHOWN = 9
 _OPENED = "layer:"
 _LONGEST_OPTION = 255  # bytes of a value that fsconfig(2) takes
 
@@ -149,7 +168,7 @@ class MountOverlay(Step):
 
     def describe(self) -> str:
         others = f" (and {', '.join(below.target for below in self.below)})" if self.below else ""
-        return f"mount overlay of {' on '.join(self.lowers)} as root{others}, writes to {self.layer or 'memory'}"
+        return f"mount overlay of {listed(self.lowers, ' on ')} as root{others}, writes to {self.layer or 'memory'}"
 
 
 def _cover(root: int, below: Below, layer: str, volatile: bool) -> None:
@@ -214,7 +233,10 @@ def _overlay(lowers: tuple[str, ...], layer: str, volatile: bool) -> int:
 
 
 def overlay_of_many(lowers: tuple[str, ...], options: tuple[str, ...]) -> int:
-    """An overlay whose lower directories do not fit into one option: they are named by descriptor, then one by one."""
+    """An overlay whose lower directories do not fit into an option: they are named by descriptor.
+
+    For a process that has a mount namespace to itself.
+    """
     here = os.open(".", os.O_PATH | os.O_CLOEXEC)
     opened = []
     try:
@@ -223,7 +245,8 @@ def overlay_of_many(lowers: tuple[str, ...], options: tuple[str, ...]) -> int:
         names = ":".join(map(str, opened))
         if len(names) <= _LONGEST_OPTION:
             return mounts.new("overlay", (f"lowerdir={names}", *options))
-        return mounts.new("overlay", (*(f"lowerdir+={fd}" for fd in opened), *options))  # since Linux 6.5
+        # Since Linux 6.5 they could be given one by one (`lowerdir+`); this does for all.
+        return mounts.new_by_page("overlay", (f"lowerdir={names}", *options))
     finally:
         os.fchdir(here)
         for fd in (here, *opened):
