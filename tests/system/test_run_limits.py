@@ -412,3 +412,19 @@ def test_a_timeout_longer_than_poll_can_wait(timeout: str) -> None:
     assert run("true", timeout=timeout).exit_code == 0
     words = [CORTEN, "run", "--timeout", timeout, "--writable", "throwaway", "--rootfs", shared(), "true"]
     assert subprocess.run(words, timeout=60, check=False).returncode == 0
+
+
+def test_a_parent_that_somebody_has_only_made() -> None:
+    """A new v1 cpuset is empty, and so would be all below it."""
+    name = f"corten-parent-{os.getpid()}"
+    tops = [Path(hierarchy.directory("/")) for hierarchy in HERE.hierarchies if hierarchy.version == 1]
+    tops = [top / name for top in tops if (top / "cpuset.cpus").exists()]
+    for top in tops:
+        top.mkdir()
+    try:
+        assert run("true", cgroup_parent=f"/{name}").exit_code == 0
+    finally:
+        for hierarchy in HERE.hierarchies:
+            made = Path(hierarchy.directory("/")) / name
+            if made.exists():
+                made.rmdir()

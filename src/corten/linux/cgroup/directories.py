@@ -74,16 +74,22 @@ def enable(path: str, controllers: tuple[str, ...]) -> None:
 
 
 def inherit_cpuset(path: str) -> None:
-    """v1: a new cpuset has no CPUs and no memory nodes, and nothing can join it until it has."""
-    for name in ("cpuset.cpus", "cpuset.mems"):
-        above = os.path.dirname(path)
-        try:
-            while not (value := files.require(f"{above}/{name}").strip()):
-                above = os.path.dirname(above)
-            put(f"{path}/{name}", value.encode())
-        except OSError as error:
-            os.rmdir(path)
-            raise KernelError(f"copy {name} to {path}", error.errno or 0) from error
+    """v1: a new cpuset has no CPUs and no memory nodes; nothing can join it until it and all above it have some."""
+    try:
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            _inherit(path, name)
+    except OSError as error:
+        os.rmdir(path)
+        raise KernelError(f"copy cpuset.cpus and cpuset.mems to {path}", error.errno or 0) from error
+
+
+def _inherit(path: str, name: str) -> str:
+    """The value of a cpuset's file, which is filled from above where it is empty; the topmost never is."""
+    value = files.require(f"{path}/{name}").strip()
+    if not value:
+        value = _inherit(os.path.dirname(path), name)
+        put(f"{path}/{name}", value.encode())
+    return value
 
 
 def procs(path: str) -> list[int]:
