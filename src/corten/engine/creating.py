@@ -16,8 +16,7 @@ from corten.engine.bundle import Bundle, MakeOptions
 from corten.engine.child import Child, Outlets, Process, check_preserved, check_terminal, send_descriptor
 from corten.errors import Error, KernelError, NameInUse
 from corten.json_text import dumps
-from corten.linux.idmap import write_maps
-from corten.runtime import joining, parked
+from corten.runtime import id_maps, joining, parked
 from corten.runtime.spec import VERSION, Hook
 from corten.runtime.step import Stage, perform
 from corten.runtime.steps.hooks import HookFailed, run_hook
@@ -161,9 +160,7 @@ def _make(created: Created, outlets: Outlets, run: bool, mask: Mask | None) -> N
     finally:
         for fd in (*(fd for _, fd in opened), *([fifo] if fifo >= 0 else [])):
             os.close(fd)
-    if "user" in plan.namespaces:
-        may_set_groups = os.geteuid() == 0 or len(plan.gid_maps) > 1
-        write_maps(child.pid, plan.uid_maps, plan.gid_maps, setgroups_deny=not may_set_groups)
+    id_maps.give(plan, child.pid)
     state["pid"], state["corten"]["start"] = child.pid, oci_state.process_start(child.pid)
     oci_state.write(created.path, state)
     if made.scope is not None:

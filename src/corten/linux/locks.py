@@ -56,6 +56,18 @@ def share(fd: int, path: str) -> bool:
     return False
 
 
+def held(path: str) -> bool | None:
+    """Whether somebody holds what lies at a path, alone or with others; None where nothing is."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return not lock(fd, fcntl.LOCK_EX)
+    finally:
+        os.close(fd)
+
+
 def lock(fd: int, kind: int) -> bool:
     """Lock what is behind a descriptor, fcntl.LOCK_EX or LOCK_SH, without waiting; whether that could be done."""
     try:

@@ -18,9 +18,8 @@ from corten.errors import Error, KernelError
 from corten.linux import clone, kmsg, pidfd, process, signals, sockets, vfork
 from corten.linux.cgroup import events, pressure, usage
 from corten.linux.cgroup.group import Group
-from corten.linux.idmap import write_maps
 from corten.linux.signals import Mask
-from corten.runtime import channel, init, init_program
+from corten.runtime import channel, id_maps, init, init_program
 from corten.runtime.account import Account, Victim
 from corten.runtime.plan import Plan, clone_flags
 from corten.runtime.step import Stage, perform
@@ -106,8 +105,7 @@ class Launch:
         self.pid, self.pidfd = made.pid, made.pidfd
         try:
             if "user" in plan.namespaces:
-                may_set_groups = os.geteuid() == 0 or len(plan.gid_maps) > 1
-                write_maps(self.pid, plan.uid_maps, plan.gid_maps, setgroups_deny=not may_set_groups)
+                id_maps.give(plan, self.pid)
                 self.channel.send(b"g")
         except BaseException:
             self.kill()

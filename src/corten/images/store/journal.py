@@ -16,6 +16,7 @@ import os
 from corten.errors import Error
 from corten.images.store.failures import complaint
 from corten.json_text import dumps, loads
+from corten.linux import locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Journal:
 
     def settle(self) -> None:
         """Have all that was written until now on disk. Error: the disk refuses."""
-        dead = [path for path in _paths(self._directory) if path != self._path and _is_left(path)]
+        dead = [path for path in _paths(self._directory) if path != self._path and locks.held(path) is False]
         _syncfs(self._fd)
         for path in (*dead, self._path):
             _unlink(path)
@@ -96,21 +97,6 @@ def _paths(directory: str) -> list[str]:
         return [f"{directory}/{name}" for name in os.listdir(directory)]
     except FileNotFoundError:
         return []
-
-
-def _is_left(path: str) -> bool:
-    """Whether the writer of a journal is dead."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(fd)
-    return True
 
 
 def _syncfs(fd: int) -> None:

@@ -11,6 +11,7 @@ import os
 from corten.errors import Error, InvalidInput, NotFound
 from corten.images import references
 from corten.images.store.images import Image, Store, Using
+from corten.linux import locks
 from corten.records import Record
 
 
@@ -82,20 +83,7 @@ def prune(store: Store, everything: bool = False) -> Freed:
 
 def in_use(store: Store, image: Image) -> bool:
     """Whether somebody has a layer of the image mounted that is there."""
-    import fcntl
-
-    for diff_id in image.config.diff_ids:
-        try:
-            fd = os.open(os.path.dirname(store.layers.path(diff_id)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-    return False
+    return any(locks.held(os.path.dirname(store.layers.path(diff_id))) for diff_id in image.config.diff_ids)
 
 
 def collect(store: Store, wanted: bool) -> Freed | None:
