@@ -10,6 +10,7 @@ Rule 3: a function goes with its call. Only one that comes again is learned by t
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import time
 import types
@@ -28,6 +29,7 @@ from corten.errors import InvalidInput
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
     from typing import Any
 
     from corten.compute.call import CallOptions
@@ -118,6 +120,13 @@ class _Work:
         with self.news:
             self.closed = True
         self.let_go()
+
+    def abandon(self) -> None:
+        """End every call that waits or runs, without waiting for that."""
+        with self.news:
+            lane, owner, self.lane = self.lane, self.owner, None
+        if lane is not None and owner is not None:
+            owner.let_go(lane)
 
     def wait(self) -> None:
         with self.news:
@@ -210,6 +219,14 @@ class ContainerExecutor(Executor):
         if wait and lane is not None and owner is not None:
             owner.drop(lane)
 
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """As `shutdown`; on Ctrl-C, which ends the processes of a process pool, too, nothing is waited for."""
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._work.abandon()
+        self.shutdown()
+
     # --- as others build on it
 
     def submit_packed(self, packed: PackedFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
@@ -225,11 +242,7 @@ class ContainerExecutor(Executor):
 
     def abandon(self) -> None:
         """End every call that waits or runs, with `Cancelled`. Does not wait for that; the executor goes on."""
-        work = self._work
-        with work.news:
-            lane, owner, work.lane = work.lane, work.owner, None
-        if lane is not None and owner is not None:
-            owner.let_go(lane)
+        self._work.abandon()
 
     # --- how
 
@@ -341,8 +354,11 @@ def _wait_at_exit(work: _Work) -> None:
 
 
 def _wait_for_all() -> None:
+    interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt  # what the program ends of, if anything
     for work in list(_unfinished):
         with work.news:
             work.closed = True
+        if interrupted:
+            work.abandon()
         if work.owner is lanes():
             work.wait()

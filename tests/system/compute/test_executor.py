@@ -351,6 +351,37 @@ future.add_done_callback(lambda future: print("done", future.result(), flush=Tru
 """
 
 
+INTERRUPTED = """
+import sys, time
+import corten
+
+def endless():
+    print("here", flush=True)
+    time.sleep(1000)
+
+how = sys.argv[1]
+if how == "with":
+    with corten.ContainerExecutor(1, memory="200m", output="stream") as executor:
+        [executor.submit(endless) for _ in range(3)][0].result()
+executor = corten.ContainerExecutor(1, memory="200m", output="stream")
+[executor.submit(endless) for _ in range(3)][0].result()
+"""
+
+
+@pytest.mark.parametrize("how", ["with", "without"])
+def test_ctrl_c_ends_a_program_and_its_calls_at_once(how: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(INTERRUPTED)
+    program = subprocess.Popen(
+        [sys.executable, "program.py", how], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline() == "here\n"
+    program.send_signal(signal.SIGINT)
+    out, err = program.communicate(timeout=60)
+    assert (program.returncode, out) == (-signal.SIGINT, "")
+    assert err.endswith("KeyboardInterrupt\n")
+
+
 def test_a_program_ends_when_its_futures_are_done(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(AT_EXIT)
     done = subprocess.run(
