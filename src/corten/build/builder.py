@@ -25,6 +25,7 @@ from corten.build.trees import Context, Tree
 from corten.errors import Error, InvalidInput, NotFound
 from corten.images.layers.commit import commit
 from corten.images.manifests import Platform, own_platform, parse_platform
+from corten.images.registry.halt import Halt
 from corten.images.store.images import Image, Layer, Store
 from corten.records import Record
 
@@ -81,6 +82,7 @@ class Builder:
         self._watch = watch
         self._fetched: dict[str, Image] = {}
         self._fetching = threading.Lock()
+        self.halt = Halt()
         self._results = Results(f"{self.home}/steps", self.store)
         self.running = running.Running()
         self.secrets = dict(options.secrets)
@@ -113,6 +115,7 @@ class Builder:
                     done[futures.pop(future)] = future.result()
         except BaseException:
             self.running.cancel()
+            self.halt.set()
             raise
         finally:
             pool.shutdown(cancel_futures=True)
@@ -167,7 +170,7 @@ class Builder:
         from corten.images.registry.watching import SILENT
 
         self.progress.beside = self._watch() if self._watch else SILENT
-        record = pull(self.store, text, "", self.progress.beside)
+        record = pull(self.store, text, "", self.progress.beside, self.halt)
         return self.store.image(record.manifest.digest)
 
     def tree(self, layers: tuple[Layer, ...]) -> Tree:

@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import BinaryIO
 
+    from corten.images.registry.halt import Halt
+
 _PATIENCE = 60  # seconds without a byte
 _CHUNK = 1 << 20
 
@@ -37,35 +39,43 @@ def check(word: str, wanted: str, sha256: str) -> None:
         raise SelectionError(f"{word}: has the digest sha256:{sha256}, not {wanted}")
 
 
-def fetch(url: str, checksum: str, directory: str) -> tuple[BinaryIO, str]:
+def fetch(url: str, checksum: str, directory: str, halt: Halt) -> tuple[BinaryIO, str]:
     """The open file with what an address gives, its time as the server has it, and its SHA-256.
 
-    directory: on whose file system it lies. SelectionError: it cannot be had, or is not what `checksum` says.
+    directory: on whose file system it lies; halt: ends it. SelectionError: it cannot be had, or is not what `checksum`
+    says.
     """
     import hashlib
-    import urllib.error
-    import urllib.request
+    import ssl
     from email.utils import parsedate_to_datetime
+
+    import httpx
+
+    def noted(request: httpx.Request) -> None:
+        request.extensions["trace"] = halt.trace
 
     seen = hashlib.sha256()
     file: BinaryIO = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - the caller closes it
+    settings = httpx.Client(
+        verify=ssl.create_default_context(), follow_redirects=True, timeout=_PATIENCE,
+        event_hooks={"request": [noted]}, headers={"Accept-Encoding": "identity", "User-Agent": "corten"},
+    )  # fmt: skip
     try:
-        with urllib.request.urlopen(url, timeout=_PATIENCE) as answer:  # noqa: S310 - is_url has looked
-            while data := answer.read(_CHUNK):
+        with settings as client, client.stream("GET", url) as answer:
+            if answer.status_code != 200:
+                raise SelectionError(f"{url}: the server answers {answer.status_code} {answer.reason_phrase}")
+            for data in answer.iter_raw(_CHUNK):
                 seen.update(data)
                 file.write(data)
-            changed = answer.headers.get("Last-Modified")
+            changed = answer.headers.get("last-modified")
         file.flush()
         seconds = int(parsedate_to_datetime(changed).timestamp()) if changed else 0
         os.utime(file.fileno(), (seconds, seconds))
         check(url, checksum, seen.hexdigest())
-    except urllib.error.HTTPError as error:
+    except SelectionError:
         file.close()
-        raise SelectionError(f"{url}: the server answers {error.code} {error.reason}") from None
-    except (OSError, ValueError) as error:
+        raise
+    except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
         file.close()
-        if isinstance(error, SelectionError):
-            raise
-        why = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise SelectionError(f"{url}: cannot be fetched: {why}") from None
+        raise SelectionError(f"{url}: cannot be fetched: {' '.join(str(error).split())}") from None
     return file, seen.hexdigest()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO, Self
 
     from corten.build.evaluate import CopyStep
+    from corten.images.registry.halt import Halt
 
 
 class Source(Record):
@@ -40,8 +41,11 @@ class Gathered:
     descriptors: of the context, if there is one, then of what was fetched.
     """
 
-    def __init__(self, step: CopyStep, context: Context | None, tree: Tree | None, downloads_at: str) -> None:
-        self._step, self._context, self._tree, self._downloads = step, context, tree, downloads_at
+    def __init__(
+        self, step: CopyStep, context: Context | None, tree: Tree | None, downloads_at: str, halt: Halt
+    ) -> None:
+        self._step, self._context, self._tree = step, context, tree
+        self._downloads, self._halt = downloads_at, halt
         self._fetched: list[BinaryIO] = []
         self._exclude = read_ignore("\n".join(step.exclude), "--exclude")
         self.sources: tuple[Source, ...] = ()
@@ -72,7 +76,7 @@ class Gathered:
     def _source(self, word: str) -> Source:
         step = self._step
         if step.add and downloads.is_url(word):
-            file, found = downloads.fetch(word, step.checksum, self._downloads)
+            file, found = downloads.fetch(word, step.checksum, self._downloads, self._halt)
             self._fetched.append(file)
             return Source(word, fetched=len(self._fetched) - 1, archive=bool(step.unpack), digest=found)
         if self._tree is not None:

@@ -145,7 +145,7 @@ class StageWorker:
         builder, epoch = self._builder, self._builder.options.epoch
         origin = self._source_of(step.from_) if step.from_ else builder.context
         tree, context = (origin, None) if isinstance(origin, Tree) else (None, origin)
-        with Gathered(step, context, tree, builder.home) as gathered:
+        with Gathered(step, context, tree, builder.home, builder.halt) as gathered:
             owner = self._owner(step, tree is not None)
             key = keys.copy_key(self._below, step, [source.digest for source in gathered.sources], owner, epoch)
 

@@ -12,6 +12,7 @@ import pytest
 
 from corten.errors import Error, InvalidInput
 from corten.images.registry import client
+from corten.images.registry.halt import Halt
 from corten.images.registry.pulling import pull
 from corten.images.registry.pushing import push
 from corten.images.registry.watching import Watcher
@@ -139,7 +140,12 @@ def test_what_may_pass_is_asked_again_as_late_as_it_says(
     front: Front, name: str, made: Image, other: Store, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr("corten.images.registry.client.time.sleep", slept.append)
+
+    def wait(_: Halt, seconds: float) -> bool:
+        slept.append(seconds)
+        return False
+
+    monkeypatch.setattr(Halt, "wait", wait)
     later = {1: "17", 2: email.utils.formatdate(time.time() + 40, usegmt=True), 3: "junk"}
 
     def answer(request: Request, body: bytes) -> bool:

@@ -33,7 +33,7 @@ class Halfway(Front):
         def answer(request: Request, body: bytes) -> bool:
             digest = request.path.rpartition("/")[2]
             if digest == "later":
-                self.coming.wait(60)
+                self.coming.wait(600)
                 reply(request, 200)
                 return True
             if request.command != "GET" or digest not in layers or "Range" in request.headers:
@@ -44,7 +44,7 @@ class Halfway(Front):
             request.end_headers()
             request.wfile.write(data[: len(data) // 2])
             self.coming.set()
-            self.go.wait(60)
+            self.go.wait(600)
             request.wfile.write(data[len(data) // 2 :])
             return True
 
@@ -52,6 +52,7 @@ class Halfway(Front):
 
     def close(self) -> None:
         self.go.set()
+        self.coming.set()
         super().close()
 
 
@@ -74,6 +75,12 @@ def half(server: Server, made: Image, tmp_path: Path) -> Iterator[Halfway]:
 @pytest.fixture
 def name(half: Halfway, made: Image) -> str:
     return f"{half.host}/{made.names[0].partition('/')[2]}"
+
+
+@pytest.fixture
+def patient(tmp_path: Path, half: Halfway) -> None:
+    """We wait for an answer of this registry for longer than any test may take."""
+    (tmp_path / "registries.toml").write_text(f'[registry."{half.host}"]\ntimeout = 1000\n')
 
 
 def pulling(name: str, **options: object) -> Screen:
@@ -129,8 +136,9 @@ def test_what_moves_is_shown_where_there_is_no_room_for_all(name: str, made: Ima
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_who_is_interrupted_has_the_terminal_back(
-    name: str, made: Image, half: Halfway, number: int, code: int, store: Store
+    name: str, made: Image, half: Halfway, number: int, code: int, store: Store, patient: None
 ) -> None:
+    """At once, though the registry has become silent."""
     with pulling(name) as screen:
         shown = screen.until("together")
         while "fetching" not in shown:
@@ -139,7 +147,6 @@ def test_who_is_interrupted_has_the_terminal_back(
             screen.type("\x03")
         else:
             screen.process.send_signal(number)
-        half.go.set()  # those who receive look up at the next piece
         assert screen.end() == code
         assert screen.restored()
         shown += screen.seen.decode()
@@ -184,3 +191,30 @@ def test_what_a_build_says_stands_above_the_bars(name: str, made: Image, half: H
     )
     assert "[last 2/2] COPY --from=two /c /" in lines
     assert any("fetching" in line for line in lines[: lines.index("[one 2/2] COPY Containerfile /b")])
+
+
+@pytest.mark.parametrize("why", ["interrupted", "another stage fails"])
+def test_a_build_that_ends_does_not_wait_for_its_image(
+    name: str, made: Image, half: Halfway, tmp_path: Path, patient: None, why: str
+) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Containerfile").write_text(
+        f"FROM {name} AS two\nCOPY Containerfile /c\nFROM scratch AS one\nADD http://{half.host}/later /a\n"
+        "COPY missing /b\nFROM scratch AS last\nCOPY --from=two /c /\nCOPY --from=one /a /\n"
+    )
+    if why == "interrupted":
+        (context / "missing").write_text("")
+    with Screen(str(context), command="build", env={**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8"}) as screen:
+        if why == "interrupted":
+            shown = screen.until("fetching")
+            screen.type("\x03")
+        else:
+            shown = ""
+        code = screen.end()
+        shown += screen.seen.decode()
+    assert shown.rindex(SHOW) > shown.rindex(HIDE)
+    assert code == (130 if why == "interrupted" else 125)
+    if why != "interrupted":
+        said = [line for line in drawn(shown) if line][-1]
+        assert said.endswith("Containerfile:5: COPY: missing: no such file or directory")

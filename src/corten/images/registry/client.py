@@ -20,6 +20,7 @@ from corten.errors import Error, InvalidInput, NotFound
 from corten.images.registry import challenge, credentials
 from corten.images.registry.configuration import Settings, is_local
 from corten.images.registry.failures import PASSING, Broken, SpeaksPlain, broken, read, reason, said
+from corten.images.registry.halt import Halt
 from corten.images.registry.watching import SILENT
 
 TYPE_CHECKING = False
@@ -39,7 +40,8 @@ _HOSTS = {"docker.io": "registry-1.docker.io"}
 class Registry:
     """A connection to one registry. Use it in a `with` block.
 
-    say: is told, in a line, of what is tried again. find: looks up credentials for (registry, repository).
+    say: is told, in a line, of what is tried again. find: looks up credentials for (registry, repository). halt: ends
+    all that goes on, with an Error.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class Registry:
         settings: Settings,
         say: Callable[[str], None] = SILENT.say,
         find: Callable[[str, str], Credentials | None] = credentials.find,
+        halt: Halt | None = None,
     ) -> None:
         self.host, self.settings, self._say, self._find = settings.host, settings, say, find
+        self._halt = halt or Halt()
         self._lock = threading.Lock()
         self._base = ""
         self._challenges: list[challenge.Challenge] = []
@@ -62,7 +66,7 @@ class Registry:
                 trust_env=not is_local(self.host),
                 limits=httpx.Limits(max_connections=16),
                 headers={"User-Agent": "corten"},
-                event_hooks={"response": [self._same_protection]},
+                event_hooks={"request": [self._noted], "response": [self._same_protection]},
             )
         except (ValueError, ImportError, httpx.InvalidURL) as error:
             why = "SOCKS needs the package socksio" if isinstance(error, ImportError) else str(error)
@@ -88,6 +92,9 @@ class Registry:
         except (OSError, ssl.SSLError) as error:
             raise InvalidInput(f"registry {self.host}: {place}: cannot be used as a certificate: {error}") from None
         return context
+
+    def _noted(self, request: httpx.Request) -> None:
+        request.extensions["trace"] = self._halt.trace
 
     def _same_protection(self, response: httpx.Response) -> None:
         to = response.next_request
@@ -185,6 +192,8 @@ class Registry:
 
     def _send(self, send: Callable[[], httpx.Response]) -> httpx.Response:
         """One attempt. Broken: it may work the next time; Error: it will not."""
+        if self._halt.is_set():
+            raise self._halted()
         try:
             answer = send()
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
@@ -204,12 +213,18 @@ class Registry:
 
     def wait(self, attempt: int, failure: Broken, what: str, attempts: int = 0) -> None:
         """Wait before the next attempt; Error: there have been enough. what: for that error."""
+        if self._halt.is_set():
+            raise self._halted() from None
         attempts = attempts or ATTEMPTS
         if attempt >= attempts:
             raise Error(f"{what}: registry {self.host}: {failure} ({attempts} attempts)") from None
         seconds = max(failure.pause, min(_LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1)) * random.uniform(0.5, 1))  # noqa: S311
         self._say(f"registry {self.host}: {failure}: trying again in {seconds:.1f} s")
-        time.sleep(seconds)
+        if self._halt.wait(seconds):
+            raise self._halted() from None
+
+    def _halted(self) -> Error:
+        return Error(f"registry {self.host}: stopped")
 
     def _refusal(self, answer: httpx.Response, what: str) -> Error:
         code, words = answer.status_code, f"registry {self.host}: {said(answer)}"

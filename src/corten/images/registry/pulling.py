@@ -10,41 +10,37 @@ Rule 3: the name is given last, and the disk is waited for once, before that. Wh
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-
 from corten.errors import Error, InvalidInput, NotFound
 from corten.images import manifests, references
 from corten.images.layers.flow import Flow
 from corten.images.manifests import Descriptor, Index, Manifest, Platform
 from corten.images.references import Reference
-from corten.images.registry import configuration
+from corten.images.registry import configuration, together
 from corten.images.registry.client import Registry
 from corten.images.registry.failures import Broken, reason
+from corten.images.registry.halt import Halt
 from corten.images.registry.watching import SILENT, Watcher
 from corten.images.store.images import Layer, Store
 from corten.images.store.journal import Journal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     import httpx
 
     from corten.images.store.blobs import Draft
     from corten.images.store.names import Name
 
-AT_ONCE = 4
-"""Layers that are fetched at the same time."""
 _ACCEPT = ", ".join((*manifests.MANIFESTS, *manifests.INDEXES))
 
 
-def pull(store: Store, text: str, platform: str = "", watcher: Watcher = SILENT) -> Name:
+def pull(
+    store: Store, text: str, platform: str = "", watcher: Watcher = SILENT, halt: Halt | None = None
+) -> Name:
     """Fetch an image by its reference, and unpack it; what the store then has under its name.
 
-    platform: `linux/arm64`; "" for this machine's. Mirrors are asked first. InvalidInput: the reference is none, or the
-    image is damaged or not for this platform; NotFound: there is no such image; Error: the registry gives no answer, no
-    space.
+    platform: `linux/arm64`; "" for this machine's; halt: ends it, with an Error. Mirrors are asked first. InvalidInput:
+    the reference is none, or the image is damaged or not for this platform; NotFound: there is no such image; Error:
+    the registry gives no answer, no space.
     """
     settings = configuration.load()
     reference = references.parse(text, settings.default)
@@ -53,10 +49,11 @@ def pull(store: Store, text: str, platform: str = "", watcher: Watcher = SILENT)
     try:
         for host in hosts:
             try:
-                with Registry(settings.settings(host), watcher.say) as registry, store.using():
-                    return _Pull(store, registry, reference, watcher).run(wanted)
+                own = Halt(halt)
+                with Registry(settings.settings(host), watcher.say, halt=own) as registry, store.using():
+                    return _Pull(store, registry, reference, watcher, own).run(wanted)
             except Error as error:
-                if host == reference.registry:
+                if host == reference.registry or (halt and halt.is_set()):
                     raise
                 watcher.say(f"mirror {host}: {error}")
     finally:
@@ -111,9 +108,11 @@ def _read_small(answer: httpx.Response, most: int, what: str, registry: Registry
 class _Pull:
     """One pull from one registry."""
 
-    def __init__(self, store: Store, registry: Registry, reference: Reference, watcher: Watcher) -> None:
+    def __init__(
+        self, store: Store, registry: Registry, reference: Reference, watcher: Watcher, halt: Halt
+    ) -> None:
         self.store, self.registry, self.reference, self.watcher = store, registry, reference, watcher
-        self.stop = threading.Event()
+        self.halt = halt
         self.full = False  # the disk: then no half download is kept
 
     def run(self, wanted: Platform) -> Name:
@@ -172,24 +171,10 @@ class _Pull:
         layers = {blob.digest: Layer(blob, own) for blob, own in zip(manifest.layers, config.diff_ids, strict=True)}
         for layer in layers.values():
             self.watcher.begin(layer.blob.digest, layer.blob.size, word="waiting")
-        with ThreadPoolExecutor(AT_ONCE, "corten-pull") as pool:
-            # The largest first: they decide when it is over.
-            futures = [pool.submit(self._layer, one) for one in sorted(layers.values(), key=lambda one: -one.blob.size)]
-            try:
-                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            except BaseException:
-                self._cancel(futures)
-                raise
-            failed = [future for future in done if future.exception()]
-            if failed:
-                self._cancel(futures)
-        for future in failed or futures:
-            future.result()
-
-    def _cancel(self, futures: list[Future[None]]) -> None:
-        self.stop.set()
-        for future in futures:
-            future.cancel()
+        # The largest first: they decide when it is over.
+        together.for_each(
+            sorted(layers.values(), key=lambda one: -one.blob.size), self._layer, self.halt, "corten-pull"
+        )
 
     def _layer(self, layer: Layer) -> None:
         here, unpacked = self.store.blobs.has(layer.blob.digest), self.store.layers.has(layer.diff_id)
@@ -275,7 +260,7 @@ class _Pull:
         try:
             for piece in answer.iter_raw():  # in pieces as they come: larger ones are lost when it breaks
                 data = piece
-                if self.stop.is_set():
+                if self.halt.is_set():
                     raise Error("another layer failed")
                 if skip:
                     data, skip = data[skip:], max(0, skip - len(data))

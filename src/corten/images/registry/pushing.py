@@ -9,16 +9,15 @@ Rule 3: blobs go in chunks; a chunk that failed goes again from where the regist
 from __future__ import annotations
 
 import os
-import threading
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 from corten.errors import Error, InvalidInput, NotFound
 from corten.images import manifests, references
 from corten.images.manifests import Descriptor
 from corten.images.references import Reference
-from corten.images.registry import configuration
+from corten.images.registry import configuration, together
 from corten.images.registry.client import Registry
 from corten.images.registry.failures import Broken
+from corten.images.registry.halt import Halt
 from corten.images.registry.watching import SILENT, Watcher
 from corten.images.store.images import Store
 
@@ -26,7 +25,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import httpx
 
-AT_ONCE = 4
 CHUNK = 16 << 20
 """Bytes of a request with a part of a blob."""
 
@@ -46,8 +44,9 @@ def push(store: Store, text: str, destination: str, watcher: Watcher = SILENT) -
         raise NotFound(f"image {text!r}: is not in the store: see 'corten image ls'")
     sources = _repositories(store, reference)
     try:
-        with Registry(settings.settings(reference.registry), watcher.say) as registry, store.using():
-            sending = _Push(store, registry, reference, watcher, sources)
+        halt = Halt()
+        with Registry(settings.settings(reference.registry), watcher.say, halt=halt) as registry, store.using():
+            sending = _Push(store, registry, reference, watcher, sources, halt)
             sending.blobs([*image.manifest.layers, image.manifest.config])
             data = store.blobs.read(image.digest, manifests.LARGEST)
             sending.manifest(data, image.manifest.media_type)
@@ -73,11 +72,12 @@ class _Push:
     """One push."""
 
     def __init__(
-        self, store: Store, registry: Registry, reference: Reference, watcher: Watcher, sources: dict[str, str]
-    ) -> None:
+        self, store: Store, registry: Registry, reference: Reference, watcher: Watcher, sources: dict[str, str],
+        halt: Halt,
+    ) -> None:  # fmt: skip
         self.store, self.registry, self.reference = store, registry, reference
         self.watcher, self.sources = watcher, sources
-        self.stop = threading.Event()
+        self.halt = halt
         self.path = f"/v2/{reference.repository}"
 
     def _ask(self, method: str, path: str, what: str, good: tuple[int, ...], **options: object) -> httpx.Response:
@@ -89,22 +89,7 @@ class _Push:
         once = {blob.digest: blob for blob in blobs}  # the same layer may be there twice
         for blob in once.values():
             self.watcher.begin(blob.digest, blob.size, word="waiting")
-        with ThreadPoolExecutor(AT_ONCE, "corten-push") as pool:
-            futures = [pool.submit(self._blob, one) for one in once.values()]
-            try:
-                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-                failed = [future for future in done if future.exception()]
-            except BaseException:
-                self.stop.set()
-                for future in futures:
-                    future.cancel()
-                raise
-            if failed:
-                self.stop.set()
-                for future in futures:
-                    future.cancel()
-        for future in failed or futures:
-            future.result()
+        together.for_each(once.values(), self._blob, self.halt, "corten-push")
 
     def _blob(self, blob: Descriptor) -> None:
         what = f"blob {blob.digest}"
@@ -150,7 +135,7 @@ class _Push:
         chunk = max(CHUNK, int(least) if least.isdigit() else 0)
         at, attempt = 0, 0
         while at < blob.size:
-            if self.stop.is_set():
+            if self.halt.is_set():
                 raise Error("another layer failed")
             data = os.pread(fd, min(chunk, blob.size - at), at)
             headers = {"Content-Type": "application/octet-stream", "Content-Range": f"{at}-{at + len(data) - 1}"}
