@@ -32,11 +32,6 @@ COMMAND = Command(
         ),
         view_options.group("The same as --format json; with --watch one object on each line"),
     ),
-    """
-Examples:
-  corten cgroups --controller memory
-  corten cgroups --controller pids --output pids.png --theme dark
-  corten cgroups --watch --controller pids /system.slice""",
     maximum=1,
     interspersed=True,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 
+from corten.cli.examples import EXAMPLES
 from corten.cli.parser import Command, Option
 
 _COLUMN = 30
@@ -30,6 +31,8 @@ def render(command: Command, columns: int = 80) -> str:
                 lines += _option(option, columns)
     if command.notes:
         lines += ["", *command.notes.strip("\n").splitlines()]
+    if command.name in EXAMPLES:
+        lines += ["", "Examples:", *(f"  {line}" for line in EXAMPLES[command.name])]
     return "\n".join(lines) + "\n"
 
 

@@ -63,12 +63,11 @@ COMMAND = Command(
     ),
     """
 In COMMAND {} is the input, {.} without its extension, {/} its last component,
-{//} its directory, {/.} both, {#} its number. Without any, the input is added.
+{/.} that without its extension, {//} its directory, {#} its number. Without any
+of them the input is added.
 Limits hold for each container. Ctrl-C ends all; --resume goes on from there.
 Exit code: 0: all is done; N: N inputs failed (101: more than 100); 125: corten
 failed; 126, 127: the command cannot be executed, does not exist; 128+N: signal.
-
-Try: corten map --memory 256m --cpus 1 data/*.csv -- python score.py {}
 """,
     interspersed=True,
 )

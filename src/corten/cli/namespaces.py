@@ -31,12 +31,6 @@ COMMAND = Command(
         ),
         view_options.group(),
     ),
-    """
-Examples:
-  corten namespaces --type net,pid
-  corten namespaces --same 1 4711
-  corten namespaces --common --type user,net
-  corten namespaces --output namespaces.svg""",
     maximum=1,
     interspersed=True,
 )
