@@ -55,6 +55,9 @@ def laboratory(floor: str) -> Iterator[Lab]:
 def _make_rootfs(rootfs: str) -> None:
     for name in ("bin", "dev", "etc", "proc", "sys", "tmp"):
         os.makedirs(f"{rootfs}/{name}")
+    for name in ("hostname", "hosts"):  # as every root file system of a distribution has them
+        with open(f"{rootfs}/etc/{name}", "w"):
+            pass
     subprocess.run(["gcc", "-O2", "-static", "-x", "c", "-", "-o", f"{rootfs}/bin/true"],
                    input=b"int main(void) { return 0; }", check=True)  # fmt: skip
 

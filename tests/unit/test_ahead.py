@@ -33,8 +33,8 @@ def test_a_template_gives_the_plan_that_would_have_been_made(tmp_path: object, m
 def test_nothing_of_the_host_is_looked_at_ahead(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of(tmp_path, monkeypatch, "0123456789ab")
     names = [type(step).__name__ for step in plan.inside]
-    assert 0 < plan.ahead == names.index("MountOverlay")
-    assert names.index("MoveIn") == plan.ahead + 1
+    assert 0 < plan.ahead == names.index("LayPlaces")
+    assert names.index("MoveIn") == plan.ahead + 2
     made = [getattr(step, "target", "") for step in plan.inside[: plan.ahead]]
     assert "/proc" in made
     assert "/sys/fs/cgroup" in made

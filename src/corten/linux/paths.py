@@ -16,9 +16,15 @@ _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_IN_ROOT = 0x10
 
 
+_hows: dict[tuple[int, int], ctypes.Array[ctypes.c_uint64]] = {}
+
+
 def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
     """Open `path` as if the directory `root` were `/`. The descriptor is close-on-exec."""
-    how = syscalls.words(flags | os.O_CLOEXEC, mode, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    how = _hows.get((flags, mode))
+    if how is None:
+        how = syscalls.words(flags | os.O_CLOEXEC, mode, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+        _hows[flags, mode] = how
     while True:
         try:
             return syscalls.call("openat2", root, os.fsencode(path), how, ctypes.sizeof(how))

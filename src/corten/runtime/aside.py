@@ -22,6 +22,15 @@ def below(path: str, tops: Iterable[str]) -> bool:
     return any(path == top or path.startswith(f"{top}/") for top in tops)
 
 
+def places(tops: Sequence[str], mounts: Sequence[Mount], files: Sequence[str]) -> tuple[tuple[str, str | None], ...]:
+    """(path, what it is made after) of what will be mounted on: a source of the host, "" for a directory, None for a
+    file that we provide. Only those that can be found without a look at the root."""
+    found: list[tuple[str, str | None]] = [(top, "") for top in tops]
+    found += [(mount.destination, mount.source if mount.type in ("bind", "") else "") for mount in mounts]
+    found += [(path, None) for path in files]
+    return tuple((path, what) for path, what in found if path == plain(path) != "/")
+
+
 def tops(mounts: Sequence[Mount]) -> tuple[str, ...]:
     """Those of /proc, /dev and /sys that these mounts make."""
     return tuple(top for top in TOPS if any(mount.destination == top for mount in mounts))
@@ -34,17 +43,17 @@ def count(mounts: Sequence[Mount]) -> int:
     for mount in mounts:
         place = mount.destination
         words = set(mount.options)
-        if mount.type not in _KINDS or words & {"bind", "rbind", "tmpcopyup"} or place != _plain(place):
+        if mount.type not in _KINDS or words & {"bind", "rbind", "tmpcopyup"} or place != plain(place):
             break
         if not (place in TOPS or below(place, made)):
             break
         made.append(place)
         number += 1
     # What is mounted there later could reach into it, or be meant to lie below it.
-    late = [_plain(mount.destination) for mount in mounts[number:]]
+    late = [plain(mount.destination) for mount in mounts[number:]]
     return 0 if any(place == "/" or below(place, TOPS) for place in late) else number
 
 
-def _plain(path: str) -> str:
+def plain(path: str) -> str:
     """Without empty parts and dots."""
     return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))

@@ -185,7 +185,9 @@ def _undo(setting: Setting) -> list[Step]:
         return steps
     if setting.group:
         steps.append(groups.RemoveGroup(setting.group))
-    steps.append(layer.RemoveTree(setting.directory))
+    thrown_away = setting.overlay is not None and setting.overlay.layer == setting.directory
+    below = setting.overlay.below if setting.overlay and thrown_away else ()
+    steps.append(layer.RemoveTree(setting.directory, tuple(own.name for own in below)))
     if setting.name_file:
         steps.append(layer.Unclaim(setting.name_file))
     return steps
@@ -244,6 +246,7 @@ def _fill_root(
     # A shared root would send our mounts to the host: as in runc, what is asked for is set once we are inside.
     first: list[Step] = [root.Isolate(mounts.PRIVATE if propagation == mounts.PRIVATE else mounts.SLAVE)]
     count = aside.count(spec.mounts) if not setting.detached else 0
+    tops = aside.tops(spec.mounts[:count])
     steps: list[Step] = []
     # A process of another user namespace may not be let into the container's directory on the host.
     far = in_userns and setting.privileged
@@ -254,6 +257,9 @@ def _fill_root(
         if far:
             lowers = dict.fromkeys((*overlay.lowers, *(path for below in overlay.below for path in below.lowers)))
             steps.append(root.OpenLayers(tuple(lowers), overlay.layer, linux.uid_mappings, linux.gid_mappings))
+        if volatile and not in_userns and (tops or setting.files):  # others keep what is written; see no source
+            files = [path for path, _ in setting.files]
+            steps.append(asides.LayPlaces(aside.places(tops, spec.mounts[count:], files)))
         steps.append(root.MountOverlay(overlay.lowers, overlay.layer, at, overlay.size, overlay.below, volatile))
     elif spec.root is not None:
         if far:
@@ -261,9 +267,9 @@ def _fill_root(
         steps.append(root.MountRoot(spec.root.path, at="/" if far else ""))
     else:
         raise InvalidInput("root: missing")
-    tops = aside.tops(spec.mounts[:count])
     if tops or setting.files:
-        first.append(asides.MakeAside("/" if far else f"{setting.directory}/.aside"))
+        home = setting.directory.rpartition("/")[0].rpartition("/")[0]
+        first.append(asides.MakeAside("/" if far else f"{home}/aside"))
     if tops:
         steps.append(asides.MoveIn(tops))
     for number, mount in enumerate(spec.mounts):

@@ -183,8 +183,11 @@ class Launch:
             self.deadline = None
             self.kill()
 
-    def settle(self) -> Account:
-        """The first process has ended (its pidfd is readable): reap it, read the account, undo."""
+    def settle(self, tell: Callable[[Account], None] = lambda _account: None) -> Account:
+        """The first process has ended (its pidfd is readable): reap it, read the account, undo.
+
+        tell: hears the account before the rest is undone, and can make use of it meanwhile.
+        """
         _, init_status, spent = os.wait4(self.pid, 0)
         self.channel.setblocking(False)
         try:
@@ -216,6 +219,7 @@ class Launch:
                 pressure=pressure.read(group) if group else None,
                 victims=_victims(group) if group and oom and oom.oom_kill else (),
             )
+            tell(account)
         finally:
             self._close()
             self._undo()

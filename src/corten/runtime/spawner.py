@@ -255,7 +255,7 @@ class Spawner:
             self.forget(launch.channel.fileno())
             self.forget(launch.pidfd)
             del self.launches[launch.pidfd]
-            client.report("account", launch.settle())
+            launch.settle(lambda account: client.report("account", account))
             client.close()
 
         launch = begin(on_message)

@@ -11,6 +11,7 @@ import errno
 import os
 
 from corten.errors import Error, KernelError
+from corten.linux import paths
 from corten.records import Record
 
 TYPE_CHECKING = False
@@ -25,17 +26,27 @@ class Stage:
 
     root: descriptor of the container's root, once there is one; trees: detached mounts opened ahead, by name;
     arguments: where the command line lies in memory, see `process.argument_area`;
+    places: path of a layer with what will be mounted on, "" without one;
     claims: locked descriptors that say "in use" for as long as the launcher lives; channel: the child's end of the
     socket to the launcher; state: of an OCI container, as JSON for its hooks.
     """
 
     def __init__(self) -> None:
         self.root = -1
+        self.places = ""
         self.trees: dict[str, int] = {}
         self.claims: dict[str, int] = {}
         self.arguments = (0, 0)
         self.channel: Socket | None = None
         self.state = b""
+
+    def directory(self, path: str) -> int:
+        """An O_PATH descriptor of a directory below the root, made if missing, and kept until the pivot: many things
+        are made in the same."""
+        name = f"{self.root}:{path}"
+        if name not in self.trees:
+            self.trees[name] = paths.directory_in_root(self.root, path)
+        return self.trees[name]
 
     def copy(self) -> Stage:
         """One for a child in the same memory: what it opens and closes there is not ours."""

@@ -132,6 +132,9 @@ def _overlay(step: root.MountOverlay, subject: Subject) -> list[Finding]:
     rows = [found("root", "overlay", there and there.kind)]
     shown = dict(option.partition("=")[::2] for option in there.super_options) if there else {}
     lowers, upper = shown.get("lowerdir", ""), shown.get("upperdir", "")
+    above, _, last = lowers.rpartition(":")
+    if last.startswith("/proc/self/fd/") and last.endswith("/places"):  # of the step LayPlaces: empty, and below all
+        lowers = above
     # Opened by the launcher for another user namespace, or because the kernel takes no such path.
     if lowers.startswith("/proc/self/fd/"):
         rows.append(unknown("root layers", step.lowers, "the kernel shows descriptors"))

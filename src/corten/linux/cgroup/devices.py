@@ -21,6 +21,9 @@ from corten.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from corten.linux.cgroup.group import Group
     from corten.linux.cgroup.resources import Device
 
@@ -96,7 +99,7 @@ def apply(group: Group, devices: tuple[Device, ...]) -> None:
     """
     if not devices:
         return
-    wanted = rules(devices)
+    wanted: tuple[Rule, ...] = _once("rules", devices, rules)
     directory = group.directory("devices")
     if directory is None:
         raise Unsupported(f"{_FIELD}: the group has neither a v1 devices controller nor a v2 directory")
@@ -104,6 +107,16 @@ def apply(group: Group, devices: tuple[Device, ...]) -> None:
         _apply_v1(directory, wanted)
     else:
         attach(directory, program(wanted))
+
+
+def _once(what: str, of: Any, decide: Callable[[Any], Any]) -> Any:
+    """What is decided of something: once, as long as the very same is asked about (another container of a kind)."""
+    if what not in _last or _last[what][0] is not of:
+        _last[what] = of, decide(of)
+    return _last[what][1]
+
+
+_last: dict[str, tuple[Any, Any]] = {}
 
 
 # --- v1
@@ -151,9 +164,14 @@ def line(rule: Rule) -> str:
     return f"{rule.type or 'a'} {major}:{minor} {letters}"
 
 
-def _apply_v1(directory: str, wanted: tuple[Rule, ...]) -> None:
+def _as_v1(wanted: tuple[Rule, ...]) -> tuple[bool, list[str]]:
+    """What holds by default, and the lines that say otherwise."""
     default, others = exceptions(wanted)
-    lines = [line(rule) for rule in others]
+    return default, [line(rule) for rule in others]
+
+
+def _apply_v1(directory: str, wanted: tuple[Rule, ...]) -> None:
+    default, lines = _once("v1", wanted, _as_v1)
     listed = f"{directory}/devices.list"
     have = files.require(listed).splitlines()
     if default:

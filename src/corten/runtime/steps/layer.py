@@ -8,7 +8,7 @@ from corten.errors import NameInUse, NotFound
 from corten.linux import locks
 from corten.runtime.removal import remove_all
 from corten.runtime.step import Stage, Step
-from corten.runtime.steps.root import listed, make_layer
+from corten.runtime.steps.root import listed, make_layer, remove_unused
 
 
 class Claim(Step):
@@ -107,9 +107,11 @@ class RemoveTree(Step):
     """Remove a directory of the host and all below it, whatever modes the container left there."""
 
     path: str
+    names: tuple[str, ...] = ()
+    """Of the layers in it."""
 
     def run(self, stage: Stage) -> None:
-        if self.path in stage.claims:
+        if self.path in stage.claims and not remove_unused(self.path, self.names):
             remove_all(self.path)
 
     def describe(self) -> str:

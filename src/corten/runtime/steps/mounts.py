@@ -59,7 +59,7 @@ class Mount(Step):
     def run(self, stage: Stage) -> None:
         fd = self._make(stage)
         try:
-            wants_directory = paths.is_directory(fd)
+            wants_directory = not self.options.bind or paths.is_directory(fd)
             try:
                 target = _place(stage.root, self.target, wants_directory)
             except NotADirectoryError as error:
@@ -186,16 +186,15 @@ class CgroupMounts(Step):
         place = paths.directory_in_root(stage.root, self.target)
         mounts.attach(top, place)
         os.close(place)
+        here = os.open(".", os.O_PATH | os.O_CLOEXEC)
+        os.fchdir(top)
         for name, data in self.hierarchies:
-            os.mkdir(name, 0o755, dir_fd=top)
-            kind, options = ("cgroup", data.split(",")) if data else ("cgroup2", [])
-            mount = mounts.new(kind, options, self.options.add, kind)
-            where = os.open(name, os.O_PATH | os.O_DIRECTORY, dir_fd=top)
-            mounts.attach(mount, where)
-            os.close(where)
-            os.close(mount)
+            os.mkdir(name, 0o755)
+            mounts.mount_here("cgroup" if data else "cgroup2", name, self.options.add, data)
             for alias in data.split(",") if "," in data else ():
-                os.symlink(name, alias, dir_fd=top)
+                os.symlink(name, alias)
+        os.fchdir(here)
+        os.close(here)
         if self.options.add & mounts.RDONLY:
             mounts.set_attributes(top, add=mounts.RDONLY)
         os.close(top)

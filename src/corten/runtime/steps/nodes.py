@@ -23,20 +23,17 @@ class MakeDevice(Step):
 
     def run(self, stage: Stage) -> None:
         parent, name = os.path.split(self.path)
-        above = paths.directory_in_root(stage.root, parent)
+        above = stage.directory(parent)
+        bits = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[self.kind]
         try:
-            bits = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[self.kind]
-            try:
-                os.mknod(name, bits | self.mode, os.makedev(self.major, self.minor), dir_fd=above)
-            except FileExistsError:
-                found = os.stat(name, dir_fd=above, follow_symlinks=False)
-                if stat.S_IFMT(found.st_mode) != bits or found.st_rdev != os.makedev(self.major, self.minor):
-                    raise
-            os.chown(name, self.uid, self.gid, dir_fd=above, follow_symlinks=False)
-            # mknod's mode went through the umask.
-            os.chmod(name, self.mode, dir_fd=above)
-        finally:
-            os.close(above)
+            os.mknod(name, bits | self.mode, os.makedev(self.major, self.minor), dir_fd=above)
+        except FileExistsError:
+            found = os.stat(name, dir_fd=above, follow_symlinks=False)
+            if stat.S_IFMT(found.st_mode) != bits or found.st_rdev != os.makedev(self.major, self.minor):
+                raise
+        os.chown(name, self.uid, self.gid, dir_fd=above, follow_symlinks=False)
+        # mknod's mode went through the umask.
+        os.chmod(name, self.mode, dir_fd=above)
 
     def describe(self) -> str:
         return f"make device {self.path} ({self.kind} {self.major}:{self.minor}, mode {self.mode:04o})"
@@ -67,13 +64,10 @@ class MakeLink(Step):
 
     def run(self, stage: Stage) -> None:
         parent, name = os.path.split(self.path)
-        above = paths.directory_in_root(stage.root, parent)
         try:
-            os.symlink(self.to, name, dir_fd=above)
+            os.symlink(self.to, name, dir_fd=stage.directory(parent))
         except FileExistsError:
             pass  # the root file system brings its own
-        finally:
-            os.close(above)
 
     def describe(self) -> str:
         return f"link {self.path} -> {self.to}"
