@@ -21,7 +21,7 @@ from corten.records import Record
 from corten.runtime import channel, init_program
 from corten.runtime.plan import Plan, Program
 from corten.runtime.step import Stage, perform
-from corten.runtime.steps import mounts, namespaces
+from corten.runtime.steps import identity, mounts, namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,9 +83,10 @@ def run_child(plan: Plan, stage: Stage, stdio: tuple[int, int, int] | None, mask
 def may_borrow(plan: Plan) -> bool:
     """Whether its child can be set up in the launcher's memory, while the launcher stands still. Pure.
 
-    Not where the launcher has something to do meanwhile (id maps) or would have to wait for long (copies), and where
-    the kernel wants a process with memory of its own: to join a time or user namespace; for a new time namespace, which
-    it gives to what is executed only since Linux 6.3.
+    Not where the launcher has something to do meanwhile (id maps) or would have to wait for long (copies); where what
+    the user asks for could end the child half-way, and with it the launcher: limits of memory, stack and CPU time,
+    filters of the user's; and where the kernel wants a process with memory of its own: to join a time or user
+    namespace; for a new time namespace, which it gives to what is executed only since Linux 6.3.
     """
     own = plan.init and not plan.joined and not plan.payload and "pid" in plan.namespaces
     if not own or "user" in plan.namespaces or ("time" in plan.namespaces and not _NEW_TIME_BY_EXEC):
@@ -95,9 +96,14 @@ def may_borrow(plan: Plan) -> bool:
             return False
         if isinstance(step, mounts.Mount) and step.options.copy_up:
             return False
+        if isinstance(step, identity.LimitResource) and step.kind in _DEADLY:
+            return False
+        if isinstance(step, identity.LoadFilter) and step.name != "default":
+            return False
     return True
 
 
+_DEADLY = ("RLIMIT_AS", "RLIMIT_CPU", "RLIMIT_DATA", "RLIMIT_STACK")
 _NEW_TIME_BY_EXEC = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2]) >= (6, 3)
 
 
