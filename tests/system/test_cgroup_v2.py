@@ -24,7 +24,7 @@ def in_vm(*command: str, options: tuple[str, ...] = ()) -> str:
 if RUN_IN_VM.exists():
 
     @pytest.mark.slow
-    @pytest.mark.timeout(600)
+    @pytest.mark.timeout(1600)
     def test_everything_on_pure_v2() -> None:
         tests = ("tests/system/test_cgroup.py", "tests/system/cgroup_v2_inside.py")
         said = in_vm(sys.executable, "-m", "pytest", "--noconftest", "-p", "no:cacheprovider", *tests)
@@ -32,6 +32,7 @@ if RUN_IN_VM.exists():
         assert "skipped" not in said
 
     @pytest.mark.slow
+    @pytest.mark.timeout(1600)
     def test_an_ordinary_user_with_a_delegated_group() -> None:
         program = ROOT / "tests" / "system" / "cgroup_v2_as_user.py"
         environment = ("--user", "nobody", "--env", f"PYTHONPATH={ROOT / 'src'}", "--env", "PYTHONDONTWRITEBYTECODE=1")

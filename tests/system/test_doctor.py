@@ -122,11 +122,12 @@ def test_a_user_with_ranges(user: User) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1100)
 def test_on_pure_v2() -> None:
     if not RUN_IN_VM.exists():
         pytest.fail(f"there is no {RUN_IN_VM}: pure cgroup v2 cannot be tried here", pytrace=False)
     corten = str(Path(sys.executable).parent / "corten")
-    words = [str(RUN_IN_VM), "--timeout", "200", "--", "env", "CORTEN_HOME=/tmp/home", corten, "doctor", "--json"]
+    words = [str(RUN_IN_VM), "--timeout", "1000", "--", "env", "CORTEN_HOME=/tmp/home", corten, "doctor", "--json"]
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
     report = json.loads(done.stdout)
     found = by_name(report)

@@ -18,18 +18,18 @@ def run_inside(*options: str) -> None:
         pytest.fail(f"there is no {RUN_IN_VM}: pure cgroup v2 cannot be tried here", pytrace=False)
     quiet = ["--noconftest", "--tb=short", "-p", "no:cacheprovider"]
     tests = [sys.executable, "-m", "pytest", *quiet, "tests/system/vm_v2_inside.py"]
-    words = [str(RUN_IN_VM), "--timeout", "500", "--dir", str(ROOT), *options, "--", *tests]
+    words = [str(RUN_IN_VM), "--timeout", "1500", "--dir", str(ROOT), *options, "--", *tests]
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout[-12000:] + done.stderr[-2000:]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1600)
 def test_as_root() -> None:
     run_inside()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1600)
 def test_as_a_user_with_a_delegated_group() -> None:
     run_inside("--user", USER, "--env", "PYTHONDONTWRITEBYTECODE=1")
