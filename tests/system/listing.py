@@ -18,12 +18,14 @@ def of(directory: str) -> dict[str, Entry]:
     links: dict[int, list[str]] = {}
     for top, _, files in os.walk(directory):
         for name in files:
-            links.setdefault(os.lstat(f"{top}/{name}").st_ino, []).append(os.path.relpath(f"{top}/{name}", directory))
+            path = f"{top}/{name}"
+            if os.path.lexists(path):  # an overlay may list what is not there: a name that deletes nothing
+                links.setdefault(os.lstat(path).st_ino, []).append(os.path.relpath(path, directory))
     for top, directories, files in os.walk(directory):
         for name in (".", *directories, *files):
-            if name == "." and top != directory:
-                continue
             path = f"{top}/{name}"
+            if (name == "." and top != directory) or not os.path.lexists(path):
+                continue
             place = os.path.relpath(path, directory)
             about = os.stat(path) if name == "." else os.lstat(path)
             kind = stat.S_IFMT(about.st_mode)

@@ -23,6 +23,7 @@ import zstandard
 import listing
 from corten.images import manifests
 from corten.images.archives.loading import load
+from corten.images.archives.root_archives import import_root
 from corten.images.layers.commit import commit
 from corten.images.references import parse
 from corten.images.store import removal
@@ -432,3 +433,19 @@ def test_where_is_written_stays_whole(
             assert (done.returncode, done.stderr.count("\n")) == (125, 1), done.stderr
             assert said in done.stderr
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_name_that_deletes_nothing_is_not_exported(store: Store, command: Corten, tmp_path: Path) -> None:
+    """An overlay lists it all the same, where only one layer has the directory."""
+    base = image(store, "base", 1)
+    archive = tmp_path / "odd.tar"
+    archive.write_bytes(tar_of(("only/.wh.ghost", b""), ("only/file", b"1"), (".wh.nothing", b"")))
+    with store.using():
+        odd = import_root(store, str(archive), None)
+        store.make_image({"os": "linux"}, [*base.layers, *odd.layers], [parse("odd")])
+    done = command("image", "export", "odd", "-o", str(tmp_path / "flat.tar"))
+    assert (done.returncode, done.stderr) == (0, "")
+    with tarfile.open(tmp_path / "flat.tar") as flat:
+        names = flat.getnames()
+    assert "only/file" in names
+    assert not [name for name in names if "ghost" in name or "nothing" in name or ".wh." in name]

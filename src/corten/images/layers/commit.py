@@ -122,7 +122,7 @@ def write_archive(
     import tarfile
 
     links: dict[tuple[int, int], str] = {}
-    for path, name, about in _walk(directory, ""):
+    for path, name, about in _walk(directory, "", flat):
         seconds = int(about.st_mtime_ns // 1_000_000_000)
         if epoch is not None:
             seconds = min(seconds, epoch)
@@ -190,8 +190,11 @@ def _header(entry: tarfile.TarInfo) -> bytes:
     return entry.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
-def _walk(directory: str, above: str) -> Iterator[tuple[str, str, os.stat_result]]:
-    """(path, name in the archive, stat) of everything below, a directory before what is in it, sorted by name."""
+def _walk(directory: str, above: str, mounted: bool) -> Iterator[tuple[str, str, os.stat_result]]:
+    """(path, name in the archive, stat) of everything below, a directory before what is in it, sorted by name.
+
+    mounted: it may be an overlay, and not one layer of it.
+    """
     if not above:
         yield f"{directory}/.", ".", os.stat(directory)  # which may be a link of /proc
     with os.scandir(directory) as entries:
@@ -200,12 +203,17 @@ def _walk(directory: str, above: str) -> Iterator[tuple[str, str, os.stat_result
         path, name = f"{directory}/{own}", f"{above}/{own}" if above else own
         if own.startswith(PREFIX):
             raise InvalidInput(f"layer of {directory}: {own!r}: names that begin with {PREFIX} stand for deleted ones")
-        about = os.lstat(path)
+        try:
+            about = os.lstat(path)
+        except FileNotFoundError:
+            if not mounted:
+                raise
+            continue  # an overlay lists also what deletes nothing, where only one layer has the directory
         if stat.S_ISSOCK(about.st_mode):
             continue
         yield path, name, about
         if stat.S_ISDIR(about.st_mode):
-            yield from _walk(path, name)
+            yield from _walk(path, name, mounted)
 
 
 def _is_whiteout(about: os.stat_result) -> bool:
