@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from corten.output import prepare
+from corten.output import OutputError, prepare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,6 +100,10 @@ def main(words: Sequence[str] | None = None) -> int:
             raise
         from corten.oci.log import fail
 
+        try:
+            sys.stdout.flush()  # what was printed comes before the error
+        except (OSError, OutputError):
+            pass
         return fail(settings, error)
 
 
