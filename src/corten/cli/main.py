@@ -121,6 +121,8 @@ def _unknown(name: str) -> Error:
     from corten.cli.parser import UsageError
 
     kind = "option" if name.startswith("-") else "command"
+    if name == "export":  # which docker has for containers
+        return UsageError("unknown command export: see 'corten image export'")
     near = difflib.get_close_matches(name, [*COMMANDS, *SHORT, "--help", "--version"], 1)
     return UsageError(f"unknown {kind} {name}: " + (f"did you mean {near[0]}?" if near else "see 'corten --help'"))
 

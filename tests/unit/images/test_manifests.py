@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
+import tempfile
 from functools import partial
 
 from hypothesis import example, given, settings
@@ -11,7 +13,10 @@ from hypothesis import strategies as st
 
 from corten.errors import InvalidInput
 from corten.images import manifests
+from corten.images.archives.loading import load
 from corten.images.manifests import Config, Index, Manifest, Platform
+from corten.images.store.images import Store
+from layer_lab import Entry, tar_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -154,6 +159,31 @@ def test_any_bytes_are_a_configuration_or_refused(data: bytes) -> None:
                   str(found.platform)):  # fmt: skip
         check_text(value)
     assert manifests.parse_config(json.dumps(found.raw).encode(), "somewhere").replace(raw={}) == found.replace(raw={})
+
+
+LAYER_DATA = tar_bytes([Entry("file", "f", data=b"x")])
+OWN_CONFIG = {**CONFIG, "rootfs": {"diff_ids": ["sha256:" + hashlib.sha256(LAYER_DATA).hexdigest()]}}
+
+
+@settings(BOUNDED, max_examples=120)
+@given(bytes_of([{"Config": "c", "RepoTags": ["a:1", "b"], "Layers": ["l"]}]), bytes_of(OWN_CONFIG), st.booleans())
+def test_any_docker_archive_gives_images_or_one_line(manifest: bytes, config: bytes, good: bool) -> None:
+    """good: its configuration is."""
+    config = json.dumps(OWN_CONFIG).encode() if good else config
+    members = [Entry("file", "manifest.json", data=manifest), Entry("file", "c", data=config),
+               Entry("file", "l", data=LAYER_DATA)]  # fmt: skip
+    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile() as file:
+        file.write(tar_bytes(members))
+        file.seek(0)
+        store = Store(home, "docker.io")
+        try:
+            found = load(store, file.fileno())
+        except InvalidInput as error:
+            assert "\n" not in str(error)
+            return
+        assert found
+        for image in found:
+            assert store.lowers(image)
 
 
 def test_the_good_ones_are_taken() -> None:

@@ -64,7 +64,8 @@ IMPORT = Command(
 )  # fmt: skip
 EXPORT = Command(
     "corten image export", "[OPTIONS] IMAGE",
-    "Write the root file system of an image, all layers together, to a tar archive.",
+    "Write the root file system of an image, all layers together, to a tar archive. (Docker's takes a container; here "
+    "what a container wrote goes with it, or is in the directory of --writable.)",
     (Group("Options", (_OUTPUT,)),),
     minimum=1, maximum=1, missing="image export: needs an IMAGE", interspersed=True,
 )  # fmt: skip
