@@ -269,7 +269,10 @@ class Spawner:
 def main(control: int, parent: int) -> None:
     """Serve the library's process `parent` on the socket behind the descriptor `control`."""
     process.set_name("corten:spawner")
-    watched = pidfd.open_pid(parent)
+    try:
+        watched = pidfd.open_pid(parent)
+    except ProcessLookupError:  # it was killed while we were started
+        return
     process.close_all_but((control, watched))
     gc.collect()
     gc.freeze()

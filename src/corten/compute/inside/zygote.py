@@ -91,7 +91,10 @@ class Zygote:
                 self.answer(f"ended {identity} {status}")
 
     def _serve(self) -> bool:
-        data, descriptors = _receive(self.control)
+        try:
+            data, descriptors = _receive(self.control)
+        except ConnectionResetError:  # the caller was killed, and had not read all of our answers
+            return False
         if not data:
             return False
         try:
