@@ -273,7 +273,7 @@ def _run_helper(program: str, pid: int, maps: Sequence[IdMapping], file: str) ->
         said = stream.read().decode(errors="replace")
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status:
-        why = " ".join(said.split()) or f"exit status {status}"
+        why = " ".join(said.split()).rstrip(".") or f"exit status {status}"
         name = _login(os.getuid())[0] or str(os.getuid())
         raise Unsupported(
             f"map {what} of process {pid}: {why}: each outside range must be our own id or within a line of {file} "
