@@ -12,8 +12,9 @@ from corten.cli.run import COMMAND
 from corten.cli.run_options import GROUPS, options_of
 from corten.engine import keywords
 from corten.engine.mounts import MountOption
+from corten.engine.option_readers import MANY, ONE
 from corten.engine.option_values import UNLIMITED, Ulimit
-from corten.engine.options import MANY, ONE, RunOptions, make
+from corten.engine.options import RunOptions, make
 from corten.errors import Error, InvalidInput
 from corten.linux.idmap import IdMapping
 

@@ -1,12 +1,12 @@
 """The options that `corten run` and `corten plan` share, as a table.
 
-How an argument is read is decided in `corten.engine.options`, once for the command line and for Python.
+How an argument is read is decided in `corten.engine.option_readers`, once for the command line and for Python.
 """
 
 from __future__ import annotations
 
 from corten.cli.parser import Group, Option
-from corten.engine.options import MANY, ONE
+from corten.engine.option_readers import MANY, ONE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

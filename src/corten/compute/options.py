@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from corten.compute import capacity
+from corten.engine import option_readers
 from corten.engine import options as run_options
 from corten.engine.options import RunOptions
 from corten.engine.quantities import cpus as parse_cpus
@@ -142,7 +143,7 @@ def _cpus(label: str, value: Any) -> float:
 
 def _memory(label: str, value: Any) -> int:
     number = size(label, value)
-    if number < run_options.MINIMUM_MEMORY:
+    if number < option_readers.MINIMUM_MEMORY:
         raise InvalidInput(f"{label}: {value} is less than a container needs to start: give at least 6m")
     return number
 

@@ -21,6 +21,7 @@ from corten.compute import capacity
 from corten.compute.dask.remote import Host, RemoteWorkerContainer, checked, look
 from corten.compute.dask.scheduler import TOPIC, ContainerScheduler
 from corten.compute.dask.worker import WorkerContainer
+from corten.engine import option_readers
 from corten.engine import options as run_options
 from corten.engine.quantities import cpus as parse_cpus
 from corten.engine.quantities import size
@@ -333,7 +334,7 @@ def _limits(cpus: float | str, memory: int | str) -> tuple[float, int]:
     found, limit = parse_cpus("cpus", cpus), size("memory", memory)
     if not found:
         raise InvalidInput(f"cpus: {cpus!r}: a worker needs some CPU")
-    if limit < run_options.MINIMUM_MEMORY:
+    if limit < option_readers.MINIMUM_MEMORY:
         raise InvalidInput(f"memory: {memory!r}: a worker needs more to start in")
     return found, limit
 
