@@ -42,24 +42,6 @@ class RunStep(Record):
     proxies: tuple[tuple[str, str], ...] = ()
 
 
-class CopyStep(Record):
-    """Put files into the root. target is absolute, with a slash at its end where it must be a directory."""
-
-    sources: tuple[str, ...]
-    target: str
-    from_: str = ""
-    chown: str = ""
-    chmod: str = ""
-    link: bool = False
-    parents: bool = False
-    exclude: tuple[str, ...] = ()
-    files: tuple[tuple[str, str], ...] = ()
-    """Written in place: (name, content)."""
-    add: bool = False
-    checksum: str = ""
-    unpack: bool | None = None
-
-
 class DirectoryStep(Record):
     """Make a directory with its parents, where it is missing."""
 
@@ -67,7 +49,9 @@ class DirectoryStep(Record):
     user: str
 
 
-Step = RunStep | CopyStep | DirectoryStep
+Step = RunStep | i.Copy | DirectoryStep
+"""COPY and ADD stay what they are, with all variables replaced; their target is absolute, with a slash at its end where
+it must be a directory."""
 
 
 class Done(Record):
@@ -204,29 +188,23 @@ class _State:
             raise _Wrong(f"the target {one.target} is empty: a variable is not set")
         place = self.path(target)
         directory = target.endswith("/") or posixpath.basename(target) in (".", "..")
-        files = tuple((doc.name, self.heredoc(doc)) for doc in one.heredocs)
         sources = tuple(self.text(source) for source in one.sources)
         for source, written in zip(sources, one.sources, strict=True):
             if not source:
                 raise _Wrong(f"the source {written} is empty: a variable is not set")
-        if len(sources) + len(files) > 1 and not directory:
+        if len(sources) + len(one.heredocs) > 1 and not directory:
             raise _Wrong(f"several sources need a directory as target: end it with a slash: {target}/")
         chmod = self.text(one.chmod)
         if chmod and not re.fullmatch(r"0?[0-7]{1,4}", chmod):
             raise _Wrong(f"--chmod={chmod}: is no mode in octal, such as 0644")
-        return CopyStep(
-            sources,
-            place.rstrip("/") + "/" if directory else place,
-            one.from_,
-            self.text(one.chown),
-            chmod,
-            one.link,
-            one.parents,
-            tuple(self.text(pattern) for pattern in one.exclude),
-            files,
-            one.add,
-            self.text(one.checksum),
-            one.unpack,
+        return one.replace(
+            sources=sources,
+            target=place.rstrip("/") + "/" if directory else place,
+            chown=self.text(one.chown),
+            chmod=chmod,
+            exclude=tuple(self.text(pattern) for pattern in one.exclude),
+            heredocs=tuple(doc.replace(content=self.heredoc(doc)) for doc in one.heredocs),
+            checksum=self.text(one.checksum),
         )
 
     def heredoc(self, doc: Heredoc) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import BinaryIO, Self
 
-    from corten.build.evaluate import CopyStep
+    from corten.build.instructions import Copy
     from corten.images.registry.halt import Halt
 
 
@@ -42,7 +42,7 @@ class Gathered:
     """
 
     def __init__(
-        self, step: CopyStep, context: Context | None, tree: Tree | None, downloads_at: str, halt: Halt
+        self, step: Copy, context: Context | None, tree: Tree | None, downloads_at: str, halt: Halt
     ) -> None:
         self._step, self._context, self._tree = step, context, tree
         self._downloads, self._halt = downloads_at, halt
@@ -96,9 +96,9 @@ class Gathered:
         return Source(word, entries, archive=archive, digest=found)
 
 
-def _check_matches(sources: tuple[Source, ...], step: CopyStep) -> None:
+def _check_matches(sources: tuple[Source, ...], step: Copy) -> None:
     """People write `package.json yarn.lock*` for what may be missing; but something must be there."""
-    if sources and not step.files and all(source.nothing for source in sources):
+    if sources and not step.heredocs and all(source.nothing for source in sources):
         raise NothingMatches(sources[0].nothing)
 
 

@@ -7,11 +7,13 @@ Rule 3: the version below changes when the same step comes to make something els
 
 from __future__ import annotations
 
-from corten.build.evaluate import CopyStep, DirectoryStep, RunStep
+from corten.build.evaluate import DirectoryStep, RunStep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from corten.build.instructions import Copy
 
 _VERSION = "1"
 
@@ -34,7 +36,7 @@ def run_key(below: Sequence[str], step: RunStep, mounts: Sequence[str], network:
 
 
 def copy_key(
-    below: Sequence[str], step: CopyStep, sources: Sequence[str], owner: tuple[int, int] | None, latest: int | None
+    below: Sequence[str], step: Copy, sources: Sequence[str], owner: tuple[int, int] | None, latest: int | None
 ) -> str:
     """Of a COPY or ADD. sources: digests of what each source comes to; owner: as numbers.
 
@@ -44,7 +46,7 @@ def copy_key(
         "copy",
         *_list(() if step.link else below),
         *_list(sources),
-        *_list([part for file in step.files for part in file]),
+        *_list([part for doc in step.heredocs for part in (doc.name, doc.content)]),
         step.target,
         step.chmod,
         f"{step.link} {step.parents} {step.unpack} {step.add}",

@@ -20,7 +20,8 @@ from corten.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from corten.build.evaluate import CopyStep, DirectoryStep
+    from corten.build.evaluate import DirectoryStep
+    from corten.build.instructions import Copy
 
 
 class Placing(Record):
@@ -30,7 +31,7 @@ class Placing(Record):
     Unix time of what is written in place; latest: of anything, None for no bound.
     """
 
-    step: CopyStep
+    step: Copy
     sources: tuple[Source, ...]
     origin: tuple[str, ...]
     has_context: bool
@@ -59,9 +60,9 @@ def place(wanted: Placing, *fds: int) -> str:
                 placer.all_from(origin.fd)
         else:
             placer.all_from(fds[0] if wanted.has_context else -1)
-        for name, content in step.files:
-            to = target + posixpath.basename(name) if target.endswith("/") else target
-            writer.write(to, content.encode("utf-8", "surrogateescape"), wanted.now * 1_000_000_000)
+        for doc in step.heredocs:
+            to = target + posixpath.basename(doc.name) if target.endswith("/") else target
+            writer.write(to, doc.content.encode("utf-8", "surrogateescape"), wanted.now * 1_000_000_000)
         writer.finish()
         os.utime(view.fd, ns=(about.st_mtime_ns, about.st_mtime_ns))
     return f"{layer}/upper"
@@ -76,7 +77,7 @@ class _Placer:
 
     def all_from(self, root: int) -> None:
         missing = ""
-        came = len(self.wanted.step.files)
+        came = len(self.wanted.step.heredocs)
         for number, source in enumerate(self.wanted.sources):
             inside = self.target.endswith("/") or self.writer.is_directory(self.target)
             clean = self.target.rstrip("/") or "/"

@@ -67,7 +67,7 @@ def expand_words(text: str, values: Mapping[str, str], escape: str = "\\") -> li
 
 def expand_document(text: str, values: Mapping[str, str]) -> str:
     """A here-document with its variables replaced: quotes are ordinary, a backslash protects `$` and itself."""
-    return "".join(char for char, _ in _Reader(text, values, "\\").document())
+    return "".join(char for char, _ in _Reader(text, values, "\\").ordinary(""))
 
 
 class _Reader:
@@ -92,7 +92,7 @@ class _Reader:
                 self.at = end + 1
             elif char == '"':
                 self.at += 1
-                found += [("", True), *self._quoted()]
+                found += [("", True), *self.ordinary('"')]
             elif char == self.escape:
                 escaped = self.text[self.at + 1 : self.at + 2]
                 found.append((escaped or char, True))
@@ -106,15 +106,20 @@ class _Reader:
             raise WordError("a '${' is not closed with '}'")
         return found
 
-    def _quoted(self) -> list[tuple[str, bool]]:
-        """What is between double quotes: there the escape character protects only itself, `$` and `"`."""
+    def ordinary(self, end: str) -> list[tuple[str, bool]]:
+        """Everything up to `end` (which is passed over), or to the end of the text where it is empty.
+
+        As between double quotes: spaces and quotes are ordinary, and the escape character protects only itself, `$`
+        and `end`.
+        """
         found: list[tuple[str, bool]] = []
+        protected = {self.escape, "$", end} - {""}
         while self.at < len(self.text):
             char = self.text[self.at]
-            if char == '"':
+            if char == end:
                 self.at += 1
                 return found
-            if char == self.escape and self.text[self.at + 1 : self.at + 2] in ('"', "$", self.escape):
+            if char == self.escape and self.text[self.at + 1 : self.at + 2] in protected:
                 found.append((self.text[self.at + 1], True))
                 self.at += 2
             elif char == "$":
@@ -122,21 +127,8 @@ class _Reader:
             else:
                 found.append((char, True))
                 self.at += 1
-        raise WordError("a double quote is not closed")
-
-    def document(self) -> list[tuple[str, bool]]:
-        """Everything, with quotes as ordinary characters."""
-        found: list[tuple[str, bool]] = []
-        while self.at < len(self.text):
-            char = self.text[self.at]
-            if char == self.escape and self.text[self.at + 1 : self.at + 2] in ("$", self.escape):
-                found.append((self.text[self.at + 1], True))
-                self.at += 2
-            elif char == "$":
-                found += [(one, True) for one in self._variable()]
-            else:
-                found.append((char, True))
-                self.at += 1
+        if end:
+            raise WordError("a double quote is not closed")
         return found
 
     def _variable(self) -> str:

@@ -6,9 +6,10 @@ import collections
 import time
 
 from corten.build import inside, keys, running
-from corten.build.evaluate import CopyStep, DirectoryStep, Done, RunStep
+from corten.build.evaluate import DirectoryStep, Done, RunStep
 from corten.build.failures import BuildFailed
 from corten.build.gathering import Gathered
+from corten.build.instructions import Copy
 from corten.build.lines import ContainerfileError
 from corten.build.placing import Placing
 from corten.build.results import Result
@@ -64,7 +65,7 @@ class StageWorker:
         try:
             if isinstance(step, RunStep):
                 result = self._run(step, begin)
-            elif isinstance(step, CopyStep):
+            elif isinstance(step, Copy):
                 result = self._copy(step, begin)
             elif isinstance(step, DirectoryStep):
                 result = self._directory(step, begin)
@@ -141,7 +142,7 @@ class StageWorker:
         begin(key)
         return builder.result(key, do)
 
-    def _copy(self, step: CopyStep, begin: Callable[[str], None]) -> Result:
+    def _copy(self, step: Copy, begin: Callable[[str], None]) -> Result:
         builder, epoch = self._builder, self._builder.options.epoch
         origin = self._source_of(step.from_) if step.from_ else builder.context
         tree, context = (origin, None) if isinstance(origin, Tree) else (None, origin)
@@ -161,7 +162,7 @@ class StageWorker:
             begin(key)
             return builder.result(key, do)
 
-    def _owner(self, step: CopyStep, from_tree: bool) -> tuple[int, int] | None:
+    def _owner(self, step: Copy, from_tree: bool) -> tuple[int, int] | None:
         if not step.chown:
             return None if from_tree else (0, 0)
         return owner_of(self._builder.tree(self.built.layers).lowers, step.chown)

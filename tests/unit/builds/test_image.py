@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import corten
 from corten.build import instructions as i
-from corten.build.evaluate import CopyStep, Setting, evaluate
+from corten.build.evaluate import Setting, evaluate
 from corten.build.image import VENV
 from corten.errors import InvalidInput, NotFound
 
@@ -59,8 +59,8 @@ def test_local_files_are_shown_or_copied(tmp_path: Path) -> None:
     image = image.add_local_file(tmp_path / "f", "/f", copy=True).add_local_dir(tmp_path / "$d", "/d", copy=True)
     steps = [done.step for done in evaluate(image.steps, {}, Setting("Image"))]
     assert steps == [
-        CopyStep(("f",), "/f", from_="local-0"),
-        CopyStep((".",), "/d", from_="local-1"),
+        i.Copy(1, image.steps[0].text, ("f",), "/f", from_="local-0"),
+        i.Copy(2, image.steps[1].text, (".",), "/d", from_="local-1"),
     ]
     assert image.contexts == (("local-0", str(tmp_path), ()), ("local-1", f"{tmp_path}/$d", ()))
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from corten.build.evaluate import CopyStep, DirectoryStep, RunStep
-from corten.build.instructions import RunMount
+from corten.build.evaluate import DirectoryStep, RunStep
+from corten.build.instructions import Copy, RunMount
 from corten.build.keys import copy_key, directory_key, run_key
+from corten.build.lines import Heredoc
 
 RUN = RunStep(("sh", "-c", "x"), (("A", "1"), ("B", "2")), "", "/")
-COPY = CopyStep(("a",), "/b")
+COPY = Copy(1, "COPY a /b", ("a",), "/b")
 
 
 def key(step: RunStep = RUN, below: tuple[str, ...] = ("l1",), mounts: tuple[str, ...] = (), net: str = "host") -> str:
@@ -40,7 +41,10 @@ def test_what_a_command_depends_on() -> None:
     assert key(RUN.replace(proxies=(("http_proxy", "p"),))) == key()
 
 
-@pytest.mark.parametrize("change", [{"target": "/c"}, {"chmod": "0644"}, {"files": (("n", "c"),)}, {"parents": True}])
+WRITTEN = (Heredoc("n", "c", True, False),)
+
+
+@pytest.mark.parametrize("change", [{"target": "/c"}, {"chmod": "0644"}, {"heredocs": WRITTEN}, {"parents": True}])
 def test_what_a_copy_depends_on(change: dict[str, object]) -> None:
     same = copy_key(("l1",), COPY, ("d",), (0, 0), None)
     assert copy_key(("l1",), COPY.replace(**change), ("d",), (0, 0), None) != same

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from corten.build.evaluate import CopyStep, DirectoryStep, Done, RunStep, Setting, evaluate
+from corten.build.evaluate import DirectoryStep, Done, RunStep, Setting, evaluate
+from corten.build.instructions import Copy
 from corten.build.lines import ContainerfileError
 from corten.build.parse import parse
 from corten.build.stages import Containerfile, dependencies, needed, platform_args, read_stages
@@ -13,6 +14,12 @@ from corten.errors import InvalidInput
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+
+def anywhere(step: Any) -> Copy:
+    """A copy without where it is written."""
+    assert isinstance(step, Copy)
+    return step.replace(line=0, text="")
 
 
 def stages(text: str, **given: str) -> Containerfile:
@@ -120,9 +127,11 @@ def test_copies() -> None:
     found = [one.step for one in done(text)]
     assert found[0] == DirectoryStep("/w", "")
     assert found[1] == DirectoryStep("/w/sub", "")
-    assert found[3] == CopyStep(("a", "b"), "/w/sub/c/", chown="7:x")
-    assert found[4] == CopyStep((), "/x/", files=(("F", "7\"'$\n"), ("G", "$O\n")))
-    assert found[5] == CopyStep((".",), "/w/sub/")
+    assert anywhere(found[3]) == Copy(0, "", ("a", "b"), "/w/sub/c/", chown="7:x")
+    assert anywhere(found[4]).replace(heredocs=()) == Copy(0, "", (), "/x/")
+    written = anywhere(found[4]).heredocs
+    assert [(doc.name, doc.content) for doc in written] == [("F", "7\"'$\n"), ("G", "$O\n")]
+    assert anywhere(found[5]) == Copy(0, "", (".",), "/w/sub/")
 
 
 def test_configuration() -> None:
