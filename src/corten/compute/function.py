@@ -245,6 +245,8 @@ class Mapping:
                 self._exhausted = True
                 return
             try:
+                if not hasattr(args, "__iter__"):
+                    raise InvalidInput(f"starmap: {args!r} is no tuple of arguments: use map for single ones")
                 call = self._function.spawn(*args)
             except BaseException:
                 self.close()

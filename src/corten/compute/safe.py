@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _PLAIN = {
     # Not int, str, bytes and list: pickle has its own codes for those, and `bytes(10**12)` would be an attack.
-    "builtins": "complex range slice set frozenset bytearray",
+    "builtins": "complex range slice set frozenset bytearray memoryview",
     "collections": "OrderedDict deque Counter",
     "datetime": "date datetime time timedelta timezone",
     "decimal": "Decimal",

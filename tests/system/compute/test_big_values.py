@@ -60,6 +60,18 @@ def test_arrays_there_and_back(either: str) -> None:
     assert [call.get()[0] for call in calls] == [expected] * 3
 
 
+def test_bytes_without_a_copy() -> None:
+    @corten.function(memory="64m", reuse=True)
+    def part(buffer: memoryview) -> dict[str, Any]:
+        return {"whole": buffer, "part": buffer[5:8], "made": pickle.PickleBuffer(b"y" * (20 << 20))}
+
+    data = os.urandom(50 << 20)
+    found = part.remote(pickle.PickleBuffer(data))
+    assert found["whole"] == data
+    assert found["part"] == data[5:8]
+    assert bytes(found["made"]) == b"y" * (20 << 20)
+
+
 def test_a_generator_of_arrays(either: str) -> None:
     @corten.function(memory="200m")
     def some() -> Iterator[np.ndarray]:

@@ -291,6 +291,8 @@ def test_map_is_ordered_lazy_and_takes_exceptions() -> None:
         list(inverse.map(range(10)))
     assert sorted(inverse.map(range(3, 40), ordered=False)) == sorted(1 / (x - 2) for x in range(3, 40))
     assert list(corten.function(pow).starmap([(2, 3), (3, 2)])) == [8, 9]
+    with pytest.raises(corten.InvalidInput, match="starmap: 1 is no tuple of arguments"):
+        list(corten.function(pow).starmap([1, 2]))
 
 
 def test_async_twins() -> None:

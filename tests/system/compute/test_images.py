@@ -194,7 +194,7 @@ def test_as_an_ordinary_user() -> None:
         program.write_text(PROGRAM)
         done = user.process(user.python, str(program), timeout=120)
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
-        assert done.stdout.splitlines() == ["6 2 0", "ZeroDivisionError", "no control group"]
+        assert done.stdout.splitlines() == ["6 2 0", "ZeroDivisionError", "8388608 True", "no control group"]
         assert user.leftovers() == []
     finally:
         user.close()
@@ -211,6 +211,11 @@ try:
     double.remote(0)
 except ZeroDivisionError:
     print("ZeroDivisionError")
+import pickle
+big = b"x" * (8 << 20)
+again = corten.function(best_effort=True)(lambda buffer: (buffer, pickle.PickleBuffer(bytes(buffer))))
+one, other = again.remote(pickle.PickleBuffer(big))
+print(len(one), one == other == big)
 try:
     double.with_options(best_effort=False).remote(1)
 except corten.Unsupported as error:

@@ -220,6 +220,11 @@ def _dumped(value: Any) -> tuple[bytes, list[memoryview]]:
             found = theirs.get(one) if isinstance(one, type) else None
             return None if found is None else (found, one.__module__, one.__qualname__)
 
+        def reducer_override(self, one: Any) -> Any:
+            if type(one) is memoryview and one.contiguous and one.format == "B" and one.ndim == 1:
+                return memoryview, (pickle.PickleBuffer(one),)  # big bytes as they arrived: not copied
+            return NotImplemented
+
     def dumps(value: Any, **how: Any) -> bytes:
         file = io.BytesIO()
         Pickler(file, **how).dump(value)
