@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,20 @@ def test_errors_are_one_line_whatever_is_in_a_name() -> None:
     assert done.returncode == 127
     assert done.stderr.startswith(b"corten: a\\nb\\x1b[31m\\xff: not found")
     assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_an_archive_is_unpacked_leaves_nothing(number: int, tmp_path: Path, home: Path) -> None:
+    member = tarfile.TarInfo("zeros")
+    member.size = 4 << 30
+    archive = tmp_path / "zeros.tar"
+    archive.write_bytes(member.tobuf())
+    os.truncate(archive, 512 + member.size + 1024)  # a hole: it takes no room, and seconds to unpack
+    with subprocess.Popen([CORTEN, "run", str(archive), "true"], stderr=subprocess.PIPE) as process:
+        while not (begun := list((home / "archives").glob("*/zeros")) + list((home / "archives").glob(".*/*"))):
+            assert process.poll() is None
+        process.send_signal(number)
+        assert process.wait(timeout=60) == 128 + number
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert not any(path.exists() for path in begun)

@@ -47,7 +47,8 @@ def run_attached(
     the image must be fetched.
     """
     home.sweep(home.directory())
-    prepared = prepare(options, watch=watch)
+    with signals.Unwinding():  # an archive may have to be unpacked, or an image fetched
+        prepared = prepare(options, watch=watch)
     for line in prepared.not_applied:
         output.remark(f"corten: {line}")
     opened = []

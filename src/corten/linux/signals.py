@@ -23,7 +23,7 @@ _NAMES = (
 ALL = (*range(1, 32), *range(34, 65))  # 32 and 33 belong to libc
 _FAULTS = (4, 5, 6, 7, 8, 11, 31)  # a blocked fault would only kill without a message
 _SIG_BLOCK, _SIG_SETMASK = 0, 2
-_SIG_IGN = 1
+_SIG_DFL, _SIG_IGN = 0, 1
 _SI_KERNEL = 0x80
 _RTMIN, _RTMAX = 34, 64
 
@@ -112,6 +112,30 @@ def ignored() -> tuple[int, ...]:
 
 
 _ignored: tuple[int, ...] = ()
+
+
+class Unwinding:
+    """While it lasts SIGTERM and SIGHUP end this process by a `SystemExit`, so that what is half done is taken back.
+
+    Only where they would have ended it anyway, and only in a main thread.
+    """
+
+    def __enter__(self) -> None:
+        import _signal  # the C half of `signal`, see above
+
+        self._numbers = [number for number in (HUP, TERM) if _signal.getsignal(number) == _SIG_DFL]
+        for number in self._numbers:
+            _signal.signal(number, _unwind)
+
+    def __exit__(self, *_: object) -> None:
+        import _signal
+
+        for number in self._numbers:
+            _signal.signal(number, _SIG_DFL)
+
+
+def _unwind(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def heed_children() -> None:
