@@ -206,3 +206,20 @@ def test_a_home_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("")
     with pytest.raises(Error, match="cannot make"):
         Store(str(tmp_path / "home")).blobs.put(b"hello")
+
+
+def test_the_way_from_a_name_to_its_layers_imports_little(store: Store, tmp_path: Path) -> None:
+    """So that a start from an image is not much slower than one from a directory."""
+    with store.using():
+        store.make_image({"os": "linux"}, [layer_of(store, tmp_path / "upper", file="one")], [parse("app")])
+    code = (
+        f"import sys; sys.path.insert(0, {SOURCE!r}); from corten.images import sources;"
+        f"print(len(sources.resolve('app', home={str(tmp_path / 'home')!r}).lowers), *sys.modules)"
+    )
+    environment = {"XDG_CONFIG_HOME": str(tmp_path)}
+    command = [sys.executable, "-I", "-S", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    count, *modules = done.stdout.split()
+    assert count == "1"
+    heavy = {"typing", "re", "json", "tomllib", "tarfile", "datetime", "hashlib", "corten.runtime.spec.decoding"}
+    assert not heavy & set(modules)

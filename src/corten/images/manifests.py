@@ -10,6 +10,7 @@ import os
 
 from corten.errors import InvalidInput
 from corten.images.references import check_digest
+from corten.json_text import loads
 from corten.records import Record
 
 TYPE_CHECKING = False
@@ -116,11 +117,14 @@ def _decoded(record: type[R], found: dict[str, Any], kind: str, place: str) -> R
 
 
 def _object(data: bytes, place: str) -> dict[str, Any]:
-    from corten.runtime.spec.files import parse as parse_json
-
     if len(data) > LARGEST_CONFIG:
         raise InvalidInput(f"{place}: is larger than {LARGEST_CONFIG >> 20} MiB")
-    found = parse_json(data, place)
+    try:
+        found = loads(data.decode())
+    except (ValueError, RecursionError):
+        from corten.runtime.spec.files import parse  # it finds the words and the place; a start should not wait for it
+
+        found = parse(data, place)
     if not isinstance(found, dict):
         raise InvalidInput(f"{place}: is no JSON object")
     if b"\\u" in data and _has_half_a_pair(found):
