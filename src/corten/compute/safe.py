@@ -9,6 +9,7 @@ calling it. A function whose code the caller trusts (`trusted=True`) may return 
 from __future__ import annotations
 
 import builtins
+import contextlib
 import io
 import pickle
 import sys
@@ -141,12 +142,17 @@ def again(module: str, name: str, args: Any, state: Any) -> BaseException | None
         return None
     try:
         error: BaseException = found.__new__(found, *args)
+        base = next(kind for kind in found.__mro__ if kind in _BUILTIN)
+        with contextlib.suppress(TypeError):  # a class of the caller's own may give other arguments to its base
+            base.__init__(error, *args)  # Python's own, which some of them need to say what they are
         error.args = args
         known = state if isinstance(state, dict) else {}
         numbers = known.pop("__oserror__", None)
         error.__dict__.update({key: value for key, value in known.items() if isinstance(key, str)})
         if isinstance(error, OSError) and isinstance(numbers, tuple) and numbers[:1] != (None,):
-            error.errno, error.strerror, error.filename = numbers
+            error.errno, error.strerror, file = numbers
+            if file is not None:  # else it would be shown as one called None
+                error.filename = file
     except Exception:
         return None
     return error

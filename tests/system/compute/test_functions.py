@@ -195,6 +195,22 @@ def test_the_reason_is_carried_as_an_object() -> None:
     assert call.result == caught.value.result
 
 
+@pytest.mark.parametrize(
+    "error",
+    [OSError("not yet"), BlockingIOError(11, "Resource temporarily unavailable"), FileNotFoundError(2, "No such", "a"),
+     OSError(28, "No space"), KeyError("a"), UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), StopIteration(3)],
+)  # fmt: skip
+def test_exceptions_say_what_they_said_there(error: Exception) -> None:
+    @corten.function(reuse=True)
+    def fail(kind: type[Exception], args: tuple[Any, ...]) -> None:
+        raise kind(*args)
+
+    args = (*error.args, error.filename) if isinstance(error, FileNotFoundError) else error.args
+    with pytest.raises(type(error)) as caught:
+        fail.spawn(type(error), args).get()
+    assert (str(caught.value), caught.value.args) == (str(error), error.args)
+
+
 def test_timeout() -> None:
     sleeping = corten.function(timeout=0.3)(lambda: time.sleep(1000))
     with pytest.raises(corten.Timeout, match=r"timeout \(0.3 s\)") as caught:
