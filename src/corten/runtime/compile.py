@@ -28,6 +28,7 @@ _PROPAGATION = {
     "shared": mounts.SHARED,
     "unbindable": mounts.UNBINDABLE,
 }
+_MOST_LAYERS = 500  # OVL_MAX_STACK of the kernel's overlayfs
 DEFAULT_SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -257,7 +258,8 @@ def _fill_root(
         if far:
             lowers = dict.fromkeys((*overlay.lowers, *(path for below in overlay.below for path in below.lowers)))
             steps.append(root.OpenLayers(tuple(lowers), overlay.layer, linux.uid_mappings, linux.gid_mappings))
-        if volatile and not in_userns and (tops or setting.files):  # others keep what is written; see no source
+        # Others keep what is written, or see no source; and the kernel takes no more layers.
+        if volatile and not in_userns and (tops or setting.files) and len(overlay.lowers) < _MOST_LAYERS:
             files = [path for path, _ in setting.files]
             steps.append(asides.LayPlaces(aside.places(tops, spec.mounts[count:], files)))
         steps.append(root.MountOverlay(overlay.lowers, overlay.layer, at, overlay.size, overlay.below, volatile))
