@@ -45,14 +45,20 @@ class LayPlaces(Step):
     places: tuple[tuple[str, str | None], ...]
 
     def run(self, stage: Stage) -> None:
-        top = stage.places = f"/proc/self/fd/{stage.trees[ASIDE]}/places"
-        os.mkdir(top, 0o755)
+        stage.places = f"/proc/self/fd/{stage.trees[ASIDE]}/places"
+        here = os.open(".", os.O_PATH | os.O_CLOEXEC)
+        os.mkdir(stage.places, 0o755)
+        os.chdir(stage.places)  # for short ways: there are dozens
         for path, after in self.places:
+            name = path.strip("/")
             if after is None or (after and not os.path.isdir(after)):
-                os.makedirs(top + os.path.dirname(path), 0o755, exist_ok=True)
-                os.close(os.open(top + path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+                if "/" in name:
+                    os.makedirs(os.path.dirname(name), 0o755, exist_ok=True)
+                os.close(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
             else:
-                os.makedirs(top + path, 0o755, exist_ok=True)
+                os.makedirs(name, 0o755, exist_ok=True)
+        os.fchdir(here)
+        os.close(here)
 
     def describe(self) -> str:
         return f"lay out places for {', '.join(path for path, _ in self.places)}"
