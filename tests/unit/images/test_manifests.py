@@ -166,6 +166,7 @@ OWN_CONFIG = {**CONFIG, "rootfs": {"diff_ids": ["sha256:" + hashlib.sha256(LAYER
 
 
 @settings(BOUNDED, max_examples=120)
+@example(b'[{"Config": "a\\nb", "Layers": ["l"]}]', b"", False)
 @given(bytes_of([{"Config": "c", "RepoTags": ["a:1", "b"], "Layers": ["l"]}]), bytes_of(OWN_CONFIG), st.booleans())
 def test_any_docker_archive_gives_images_or_one_line(manifest: bytes, config: bytes, good: bool) -> None:
     """good: its configuration is."""

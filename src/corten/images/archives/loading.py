@@ -87,7 +87,7 @@ class Found:
             if found is None:
                 break
             name = found
-        raise InvalidInput(f"{self.source}: {name} is missing")
+        raise InvalidInput(f"{self.source}: {name if name.isprintable() else ascii(name)} is missing")
 
     def has(self, name: str) -> bool:
         """Whether a file of that name came."""
