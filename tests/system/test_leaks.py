@@ -276,7 +276,7 @@ def test_a_name_is_free_again_after_kill(home: Path, command: Command, orphans: 
         assert running.stdout.readline() == b"runs\n"
         refused = command("run", "--name", "taken", "host", "true")
         assert refused.returncode == 125
-        assert refused.stderr == "corten: the name taken is in use\n"
+        assert refused.stderr.startswith("corten: the name taken is in use by container ")
         with pytest.raises(corten.NameInUse):
             corten.run("host", ["true"], name="taken")
         assert running.poll() is None, "the refusal must not disturb who has the name"

@@ -146,8 +146,9 @@ def test_name_in_use() -> None:
     with start("echo ready; read x", stdin=corten.PIPE, name="taken") as container:
         assert line(container) == "ready"
         done = refused("--name", "taken", "--rootfs", shared(), "true")
-        assert (done.returncode, done.stderr) == (125, "corten: the name taken is in use\n")
-        with pytest.raises(corten.NameInUse, match="the name taken is in use"):
+        said = f"the name taken is in use by container {container.id}: choose another, or end that one first"
+        assert (done.returncode, done.stderr) == (125, f"corten: {said}\n")
+        with pytest.raises(corten.NameInUse, match=said):
             run("true", name="taken")
         assert container.running()
     assert run("true", name="taken").exit_code == 0

@@ -25,12 +25,22 @@ class Claim(Step):
     def run(self, stage: Stage) -> None:
         fd = locks.claim(self.path, self.directory)
         if fd is None:
-            raise NameInUse(f"{self.what} is in use")
+            raise NameInUse(f"{self.what} is in use{self._by_whom()}")
         stage.claims[self.path] = fd
         if self.says:
             writing = os.open(self.path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
             os.write(writing, f"{self.says}\n".encode())
             os.close(writing)
+
+    def _by_whom(self) -> str:
+        if not self.says:
+            return ""
+        try:
+            with open(self.path) as file:
+                whose = file.read().strip()
+        except OSError:  # it has just ended
+            whose = ""
+        return f" by container {whose}: choose another, or end that one first" if whose else ": try again"
 
     def describe(self) -> str:
         return f"claim {self.path}"
