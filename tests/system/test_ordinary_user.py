@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import small_root
 from corten.linux import syscalls
 from ordinary_user import RANGE, RUN, UID, User
 
@@ -66,6 +68,16 @@ def test_a_home_that_cannot_be_had(setting: str, said: str, user: User) -> None:
     )
     assert (done.returncode, done.stderr.startswith(f"corten: {said}")) == (125, True), done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_root_of_somebody_else(user: User) -> None:
+    root = user.top / "theirs"
+    (root / "bin").mkdir(parents=True)
+    shutil.copy(small_root.BUSYBOX, root / "bin/busybox")
+    done = user.corten("run", "--rootfs", str(root), "busybox", "true")
+    assert (done.returncode, done.stdout) == (125, "")
+    assert f"rootfs {root}: has no proc, dev, sys, and you may not make it there: --writable throwaway" in done.stderr
+    assert user.corten("run", "--rootfs", str(root), "--writable", "throwaway", "busybox", "true").returncode == 0
 
 
 def test_a_place_for_the_group_is_not_ignored(user: User) -> None:

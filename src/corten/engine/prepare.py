@@ -163,12 +163,23 @@ def _root_source(options: RunOptions, place: str, watch: Callable[[], Watcher] |
     )
 
 
+def _check_tops(rootfs: str) -> None:
+    """What is mounted in a directory needs a place there."""
+    missing = [top for top in ("proc", "dev", "sys") if not os.path.lexists(f"{rootfs}/{top}")]
+    if missing and not os.access(rootfs, os.W_OK, effective_ids=True):
+        raise InvalidInput(
+            f"rootfs {rootfs}: has no {', '.join(missing)}, and you may not make it there: --writable throwaway, or "
+            "another owner of the directory"
+        )
+
+
 def _overlay(options: RunOptions, source: RootSource, directory: str) -> Overlay | None:
     """The overlay to make, None to write straight into a --rootfs directory."""
     writable = options.writable or ("direct" if options.rootfs is not None else "throwaway")
     if writable == "direct":
         if options.rootfs is None:
             raise InvalidInput("--writable direct: an image is never written to; it needs --rootfs")
+        _check_tops(options.rootfs)
         return None
     layer = {"throwaway": directory, "tmpfs": ""}.get(writable, writable)
     below = [Below(own.target, own.lowers, paths.flat(own.target), own.read_only) for own in source.layers]
