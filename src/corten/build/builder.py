@@ -190,6 +190,7 @@ class Builder:
         created = time_text(self.options.epoch) if self.options.epoch is not None else built.created
         whole: dict[str, Any] = {
             **({"created": created} if created else {}),
+            **({"author": built.author} if built.author else {}),
             **built.platform,
             "config": config,
             "history": list(built.history),
@@ -225,8 +226,9 @@ def built_of(image: Image) -> Built:
     raw = image.config.raw
     platform = {key: str(raw[key]) for key in ("architecture", "os", "variant") if raw.get(key)}
     return Built(
-        image.layers, dict(raw.get("config") or {}), tuple(raw.get("history") or ()), platform, raw.get("created") or ""
-    )
+        image.layers, dict(raw.get("config") or {}), tuple(raw.get("history") or ()), platform,
+        str(raw.get("created") or ""), str(raw.get("author") or ""),
+    )  # fmt: skip
 
 
 def _own_platform() -> tuple[tuple[str, str], ...]:

@@ -304,8 +304,8 @@ class _State:
                 found[names[key]] = _nanoseconds(value)
         self.set(Healthcheck=found)
 
-    def maintainer(self, one: i.Maintainer) -> None:
-        self.set(Labels={**(self.config.get("Labels") or {}), "maintainer": one.name})
+    def maintainer(self, _: i.Maintainer) -> None:
+        """The author is the image's, not a part of its configuration."""
 
     def onbuild(self, one: i.OnBuild) -> None:
         self.set(OnBuild=[*(self.config.get("OnBuild") or ()), one.trigger])

@@ -145,7 +145,7 @@ class Healthcheck(Instruction):
 
 
 class Maintainer(Instruction):
-    """The author; a label does the same."""
+    """The author of the image."""
 
     name: str
 

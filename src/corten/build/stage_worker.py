@@ -9,7 +9,7 @@ from corten.build import inside, keys, running
 from corten.build.evaluate import DirectoryStep, Done, RunStep
 from corten.build.failures import BuildFailed
 from corten.build.gathering import Gathered
-from corten.build.instructions import Copy
+from corten.build.instructions import Copy, Maintainer
 from corten.build.lines import ContainerfileError
 from corten.build.placing import Placing
 from corten.build.results import Result
@@ -41,6 +41,7 @@ class Built(Record):
     history: tuple[dict[str, Any], ...]
     platform: dict[str, str]
     created: str = ""
+    author: str = ""
 
 
 class StageWorker:
@@ -97,8 +98,9 @@ class StageWorker:
         if layer is None:
             entry["empty_layer"] = True
         layers = (*built.layers, layer) if layer is not None else built.layers
+        author = one.instruction.name if isinstance(one.instruction, Maintainer) else built.author
         self.built = built.replace(
-            layers=layers, config=one.config, history=(*built.history, entry), created=created
+            layers=layers, config=one.config, history=(*built.history, entry), created=created, author=author
         )
 
     @property

@@ -66,6 +66,7 @@ LABEL one=1 "two words"="x y" three='q $A'
 EXPOSE 80 443/tcp 53/udp
 VOLUME /data
 STOPSIGNAL SIGQUIT
+MAINTAINER me <me@example.org>
 RUN mkdir -m 777 /scratch
 ONBUILD RUN echo triggered > /scratch/trigger
 ONBUILD COPY d/f1 /onbuild/
@@ -177,7 +178,9 @@ def test_buildah_builds_the_same_tree(
     theirs = unpacked(tmp_path / "theirs", tmp_path / "theirs-unpacked")
     mine = ours(home, image)
     assert {path: row for path, row in theirs.items() if not path.startswith(LITTER)} == mine
-    inspected = json.loads(run("skopeo", "inspect", "--config", f"oci:{tmp_path}/theirs:x"))["config"]
+    whole = json.loads(run("skopeo", "inspect", "--config", f"oci:{tmp_path}/theirs:x"))
+    assert image.config.raw.get("author") == whole.get("author") == ("me <me@example.org>" if text == MORE else None)
+    inspected = whole["config"]
     inspected.get("Labels", {}).pop("io.buildah.version", None)
     inspected["Env"] = [one for one in inspected["Env"] if text == MORE or not one.startswith("PATH=")]
     kept = image.config.raw["config"]

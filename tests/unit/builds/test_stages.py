@@ -142,7 +142,7 @@ def test_configuration() -> None:
     )
     assert done(text, {"Env": ["PATH=/bin", "A=0"], "Labels": {"k": "v"}})[-1].config == {
         "Env": ["PATH=/bin", "A=1"],
-        "Labels": {"k": "v", "l": "1", "maintainer": "me"},
+        "Labels": {"k": "v", "l": "1"},
         "ExposedPorts": {"80/tcp": {}, "90/udp": {}, "91/udp": {}, "1/tcp": {}},
         "Volumes": {"/v1": {}},
         "User": "u1",
