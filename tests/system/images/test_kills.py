@@ -25,7 +25,7 @@ from corten.images.store.images import Image, Store
 from images_lab import Server, image
 
 KILL_AT = Path(__file__).parent / "kill_at.py"
-MOST = 36  # kills for each command
+MOST = 28  # kills for each command
 
 
 def killed(number: int, *words: str) -> subprocess.CompletedProcess[str]:
@@ -40,9 +40,9 @@ def points(*words: str) -> list[int]:
     assert done.returncode == 0, done.stderr
     count = int(done.stderr.splitlines()[-1])
     assert count > 20
-    between = range(12, count - 12)
-    some = random.Random(1).sample(between, min(len(between), MOST - 22))
-    return sorted({*range(1, 12), *some, *range(count - 11, count)})
+    between = range(9, count - 8)
+    some = random.Random(1).sample(between, min(len(between), MOST - 16))
+    return sorted({*range(1, 9), *some, *range(count - 8, count)})
 
 
 def trees(store: Store) -> dict[str, dict[str, listing.Entry]]:
@@ -107,7 +107,7 @@ def attack(
         nothing_is_left(broken)
     assert named[0] is False
     # What comes in pieces over a network is not always as many changes.
-    assert set(codes[:-11]) == {-signal.SIGKILL}
+    assert set(codes[:-8]) == {-signal.SIGKILL}
     assert set(codes) <= {-signal.SIGKILL, 0}
 
 
@@ -147,7 +147,7 @@ def test_remove_and_prune(
         done = killed(0, *words)
         assert done.returncode == 0, done.stderr
         count = int(done.stderr.splitlines()[-1])
-        for number in sorted(random.Random(2).sample(range(1, count), min(count - 1, 25))):
+        for number in sorted(random.Random(2).sample(range(1, count), min(count - 1, 14))):
             broken = other(number)
             load(broken, archive)
             assert killed(number, *words).returncode == -signal.SIGKILL

@@ -39,9 +39,14 @@ class Journal:
         try:
             os.makedirs(self._directory, exist_ok=True)
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-            os.write(self._fd, self._text.encode())
-            os.fsync(self._fd)
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX)
+                os.write(self._fd, self._text.encode())
+                os.fsync(self._fd)
+            except BaseException:
+                os.close(self._fd)
+                _unlink(self._path)
+                raise
         except OSError as error:
             raise Error(complaint(error, "a note", self._directory)) from None
         return self
