@@ -115,6 +115,15 @@ def test_kept_layer(tmp_path: Path) -> None:
     assert not Path(shared(), "kept").exists()
 
 
+def test_a_kept_layer_has_one_writer(tmp_path: Path) -> None:
+    with start("echo ready; read x", stdin=corten.PIPE, writable=str(tmp_path)) as first:
+        assert line(first) == "ready"
+        with pytest.raises(corten.NameInUse, match=f"the layer {tmp_path} is in use"):
+            run("true", writable=str(tmp_path))
+        assert first.running()
+    assert sh("echo free", writable=str(tmp_path)) == "free\n"
+
+
 def test_users_of_a_kept_layer(tmp_path: Path) -> None:
     sh("echo carol:x:3003:3003::/:/bin/sh >>/etc/passwd", writable=str(tmp_path))
     assert sh("id -u", user="carol", writable=str(tmp_path)).strip() == "3003"

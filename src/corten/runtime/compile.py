@@ -167,6 +167,9 @@ def _prepare(linux: Linux, setting: Setting, joined: tuple[tuple[str, str], ...]
     if setting.overlay and setting.overlay.holds:
         steps.append(layer.Hold(setting.overlay.holds))
     if setting.overlay and setting.overlay.layer:
+        if setting.overlay.layer != setting.directory:
+            # Two overlays that write to one layer spoil it, and the kernel lets them (overlayfs.rst, "undefined").
+            steps.append(layer.Claim(setting.overlay.layer, f"the layer {setting.overlay.layer}"))
         owner = [to_host(_first(maps), maps) or 0 if maps and setting.privileged else 0
                  for maps in (linux.uid_mappings, linux.gid_mappings)]  # fmt: skip
         names = tuple(below.name for below in setting.overlay.below)
