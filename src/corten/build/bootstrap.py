@@ -85,6 +85,7 @@ def bootstrap(home: str, wanted: Bootstrap, say: Callable[[str], None]) -> Image
 
     def fill(work: str) -> None:
         root = f"{os.path.abspath(work)}/root"
+        os.mkdir(f"{work}/tmp")
         newest, installed = _filled(_words(program, wanted, root), root, say, wanted, maps)
         found.append(_image(store, wanted, commit(store, root, epoch=newest), newest, installed))
 
@@ -119,7 +120,9 @@ def _filled(
     listener = threading.Thread(target=listen, name="corten-bootstrap")
     listener.start()
     try:
-        arguments = (words, dict(os.environ), root)
+        # What mmdebstrap keeps for a while goes with the draft, even if it is killed.
+        environment = {**os.environ, "TMPDIR": f"{os.path.dirname(root)}/tmp"}
+        arguments = (words, environment, root)
         newest, installed = helper.call("corten.build.bootstrap_root:fill", arguments, (writing,), maps, mounts=True)
     except Error as error:
         raise type(error)(f"bootstrap of {wanted.name.short}: {error}") from None

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,12 +107,14 @@ def test_a_mirror_that_has_nothing(who: Who, mirror: Mirror) -> None:
 def test_one_that_is_interrupted_takes_all_with_it(who: Who, mirror: Mirror, number: int) -> None:
     """No process goes on; that nothing stays mounted is for the leak check to see."""
     mirror.hang = True
+    temporary = set(Path(tempfile.gettempdir()).glob("mmdebstrap*"))
     with who.start("image", "bootstrap", "--mirror", mirror.url, "debian:bookworm") as running:
         assert mirror.asked.wait(60), running.communicate()
         running.send_signal(number)
         out, _ = running.communicate()
     assert mirror.left.wait(10), "mmdebstrap goes on"
     assert (running.returncode, out) == (130 if number == signal.SIGINT else -9, "")
+    assert set(Path(tempfile.gettempdir()).glob("mmdebstrap*")) <= temporary
     if number == signal.SIGKILL:  # the next one takes away what is left
         assert who.left()
         mirror.hang = False
