@@ -99,8 +99,9 @@ class Keeper:
             self._loop.post(functools.partial(self._deliver, lane, home, None))
         except Error as error:
             self._loop.post(functools.partial(self._deliver, lane, None, error))
-        except OSError as error:
-            self._loop.post(functools.partial(self._deliver, lane, None, Error(str(error))))
+        except Exception as error:  # whatever it is: those who wait must hear of it
+            why = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+            self._loop.post(functools.partial(self._deliver, lane, None, Error(why)))
         finally:
             self._threads.discard(threading.current_thread())
 

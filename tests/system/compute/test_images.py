@@ -95,7 +95,9 @@ def work(box):
     return helping.Box(helping.shifted(box.x))
 print(work.remote(helping.Box(5)).x, type(work.remote(helping.Box(5))) is helping.Box)
 """)
-    done = subprocess.run([sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.stdout == "106 True\n", done.stderr
 
 
