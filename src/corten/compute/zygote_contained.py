@@ -82,7 +82,8 @@ class ContainedProcess:
         try:
             self.container: Container = start_with(own, (control, DEVNULL, None))
         except Error as error:
-            raise type(error)(f"cannot start a zygote: {error}") from None
+            kind = type(error) if type(error).__init__ is Exception.__init__ else Error  # some want more than words
+            raise kind(f"cannot start a zygote: {error}") from None
 
     @property
     def pid(self) -> int:
