@@ -248,6 +248,8 @@ def test_the_command_is_interrupted_at_any_moment(
             time.sleep(pace * dice.uniform(0.4, 2))
             running.send_signal(number)
             _, complaint = running.communicate(timeout=20)
+        if complaint.startswith("Fatal Python error: init_import_site"):
+            continue  # the interpreter had not come to the first line of ours
         codes.append(running.returncode)
         assert "Traceback" not in complaint or running.returncode < 0, complaint
         orphans()
