@@ -98,7 +98,7 @@ def attack(
         codes.append(killed(number, *words).returncode)
         named.append(check(broken, good, made))
         if number % 9 == 0:  # as a person would see it
-            done = command("run", made.names[0].partition(":")[0], "true")
+            done = command("run", "--pull", "never", made.names[0], "true")
             assert done.returncode == (0 if named[-1] else 125), done.stderr
         again(broken)
         assert check(broken, good, made)
