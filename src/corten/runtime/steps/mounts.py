@@ -186,15 +186,13 @@ class CgroupMounts(Step):
         place = paths.directory_in_root(stage.root, self.target)
         mounts.attach(top, place)
         os.close(place)
-        here = os.open(".", os.O_PATH | os.O_CLOEXEC)
         os.fchdir(top)
         for name, data in self.hierarchies:
             os.mkdir(name, 0o755)
             mounts.mount_here("cgroup" if data else "cgroup2", name, self.options.add, data)
             for alias in data.split(",") if "," in data else ():
                 os.symlink(name, alias)
-        os.fchdir(here)
-        os.close(here)
+        os.chdir("/")  # not back: where the launcher is may be closed to the container's root
         if self.options.add & mounts.RDONLY:
             mounts.set_attributes(top, add=mounts.RDONLY)
         os.close(top)
