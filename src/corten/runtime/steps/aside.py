@@ -46,7 +46,6 @@ class LayPlaces(Step):
 
     def run(self, stage: Stage) -> None:
         stage.places = f"/proc/self/fd/{stage.trees[ASIDE]}/places"
-        here = os.open(".", os.O_PATH | os.O_CLOEXEC)
         os.mkdir(stage.places, 0o755)
         os.chdir(stage.places)  # for short ways: there are dozens
         for path, after in self.places:
@@ -57,8 +56,7 @@ class LayPlaces(Step):
                 os.close(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
             else:
                 os.makedirs(name, 0o755, exist_ok=True)
-        os.fchdir(here)
-        os.close(here)
+        os.chdir("/")
 
     def describe(self) -> str:
         return f"lay out places for {', '.join(path for path, _ in self.places)}"

@@ -257,9 +257,8 @@ def _overlay(lowers: tuple[str, ...], layer: str, volatile: bool) -> int:
 def overlay_of_many(lowers: tuple[str, ...], options: tuple[str, ...]) -> int:
     """An overlay whose lower directories do not fit into an option: they are named by descriptor.
 
-    For a process that has a mount namespace to itself.
+    For a process that has a mount namespace to itself. It is in / afterwards.
     """
-    here = os.open(".", os.O_PATH | os.O_CLOEXEC)
     opened = []
     try:
         opened += [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in lowers]
@@ -270,8 +269,8 @@ def overlay_of_many(lowers: tuple[str, ...], options: tuple[str, ...]) -> int:
         # Since Linux 6.5 they could be given one by one (`lowerdir+`); this does for all.
         return mounts.new_by_page("overlay", (f"lowerdir={names}", *options))
     finally:
-        os.fchdir(here)
-        for fd in (here, *opened):
+        os.chdir("/")
+        for fd in opened:
             os.close(fd)
 
 
