@@ -222,7 +222,11 @@ class _Pull:
             raise
         if flow:
             self.watcher.phase(blob.digest, "unpacking")
-            flow.finish()
+            try:
+                flow.finish()
+            except BaseException as error:
+                self.full = self.full or _is_full(error)  # before the other layers hear of it, and keep what they have
+                raise
 
     def _receive(self, blob: Descriptor, draft: Draft, flow: Flow | None) -> None:
         """All bytes of a blob that are not there yet; a connection that breaks is taken up where it broke."""
