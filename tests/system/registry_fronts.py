@@ -4,32 +4,15 @@ from __future__ import annotations
 
 import base64
 import http.client
-import http.server
 import select
 import socket
 import struct
-import threading
 from collections.abc import Callable
 from typing import Any
 
-Request = http.server.BaseHTTPRequestHandler
+from http_servers import HttpServer, Request
+
 _HOP = ("connection", "transfer-encoding", "proxy-authorization", "proxy-connection", "host")
-
-
-class _Server:
-    """A server in a thread, on a port of this machine."""
-
-    def __init__(self, handler: type[Request]) -> None:
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.server.daemon_threads = True
-        self.port = self.server.server_port
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
 
 
 class Front:
@@ -60,10 +43,7 @@ class Front:
                     return self.handle_any
                 raise AttributeError(name)
 
-            def log_message(self, *words: object) -> None:
-                pass
-
-        self.server = _Server(Handler)
+        self.server = HttpServer(Handler)
         self.host = f"localhost:{self.server.port}"
 
     def count(self, method: str, part: str = "") -> int:
@@ -111,10 +91,7 @@ class Proxy:
                     self.path = f"/{path}"
                     forward(self, b"", to, host)
 
-            def log_message(self, *words: object) -> None:
-                pass
-
-        self.server = _Server(Handler)
+        self.server = HttpServer(Handler)
         self.host = f"127.0.0.1:{self.server.port}"
 
     def close(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from http_servers import HttpServer, Request
 from ordinary_user import User
 
 
@@ -27,8 +27,8 @@ class Mirror:
         self.asked, self.left, self.hang = threading.Event(), threading.Event(), False
         mirror = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
+        class Handler(Request):
+            def do_GET(self) -> None:  # noqa: N802
                 mirror.asked.set()
                 if mirror.hang:
                     self.connection.settimeout(20)
@@ -37,19 +37,11 @@ class Mirror:
                     return
                 self.send_error(404)
 
-            def log_message(self, *words: object) -> None:
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
-        self.thread.start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/debian"
+        self.server = HttpServer(Handler)
+        self.url = f"http://127.0.0.1:{self.server.port}/debian"
 
     def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+        self.server.close()
 
 
 @pytest.fixture

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import os
 import subprocess
 import sys
-import threading
 import zipfile
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from builds.conftest import BASE
 from corten.build.bootstrap import PACKAGES
 from corten.build.host_settings import host_settings
 from corten.images.store.images import Store
+from http_servers import HttpServer, Request
 from ordinary_user import User
 
 TYPE_CHECKING = False
@@ -119,8 +118,8 @@ class Index:
         self.fetched: list[str] = []
         index = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
+        class Handler(Request):
+            def do_GET(self) -> None:  # noqa: N802
                 name = self.path.strip("/").rpartition("/")[2]
                 if self.path.startswith("/simple/"):
                     files = [path.name for path in directory.glob(f"{name}-*.whl")]
@@ -136,18 +135,11 @@ class Index:
                 self.end_headers()
                 self.wfile.write(data)
 
-            def log_message(self, *words: object) -> None:
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/simple/"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
-        self.thread.start()
+        self.server = HttpServer(Handler)
+        self.url = f"http://127.0.0.1:{self.server.port}/simple/"
 
     def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+        self.server.close()
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,9 @@ from corten.images.registry.pulling import pull
 from corten.images.registry.pushing import push
 from corten.images.registry.watching import Watcher
 from corten.images.store.images import Image, Store
+from http_servers import Request
 from images_lab import Server, image
-from registry_fronts import Front, Request, reply, reset
+from registry_fronts import Front, reply, reset
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from corten.images.registry import client, pushing
 from corten.images.registry.pulling import pull
 from corten.images.registry.pushing import push
 from corten.images.store.images import Image, Store
+from http_servers import Request
 from images_lab import Server, image, skopeo
-from registry_fronts import Front, Request, forward, reply, reset
+from registry_fronts import Front, forward, reply, reset
 
 CHUNK = 100_000
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -21,10 +20,11 @@ from corten.images.store.images import Image, Store
 from corten.images.store.journal import Journal
 from corten.json_text import dumps
 from corten.linux import clone, mounts
+from http_servers import HttpServer, Request
 from images_lab import image
 from registry_fronts import reset
 
-Answer = Callable[[http.server.BaseHTTPRequestHandler], bool]
+Answer = Callable[[Request], bool]
 
 
 class Liar:
@@ -37,10 +37,10 @@ class Liar:
         self.change: dict[str, bytes] = {}
         liar = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Handler(Request):
             protocol_version = "HTTP/1.1"
 
-            def do_GET(self) -> None:
+            def do_GET(self) -> None:  # noqa: N802
                 liar.asked.append(self.path)
                 if "Range" in self.headers:
                     liar.ranges.append(self.headers["Range"])
@@ -62,14 +62,8 @@ class Liar:
                 self.end_headers()
                 self.wfile.write(data[start:])
 
-            def log_message(self, *words: object) -> None:
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
-        self.thread.start()
-        self.name = f"localhost:{self.server.server_port}/lies"
+        self.server = HttpServer(Handler)
+        self.name = f"localhost:{self.server.port}/lies"
 
     def content(self, path: str, store: Store, made: Image) -> bytes | None:
         last = path.rpartition("/")[2]
@@ -84,9 +78,7 @@ class Liar:
             return None
 
     def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+        self.server.close()
 
 
 @pytest.fixture
@@ -185,7 +177,7 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(
     data = store.blobs.read(blob.digest, 1 << 30)
     broken: list[str] = []
 
-    def answer(request: http.server.BaseHTTPRequestHandler) -> bool:
+    def answer(request: Request) -> bool:
         if not request.path.endswith(blob.digest) or len(broken) == 3:
             return False
         start = int(request.headers.get("Range", "bytes=0-")[6:].rstrip("-"))
@@ -211,7 +203,7 @@ def test_a_registry_that_stays_broken_hangs_or_is_overloaded(
 ) -> None:
     blob = made.layers[0].blob
 
-    def no_answer(request: http.server.BaseHTTPRequestHandler) -> bool:
+    def no_answer(request: Request) -> bool:
         if not request.path.endswith(blob.digest):
             return False
         reset(request)
@@ -220,7 +212,7 @@ def test_a_registry_that_stays_broken_hangs_or_is_overloaded(
     liar.answer = no_answer
     assert "(5 attempts)" in refused(other, liar.name, Error)
 
-    def busy(request: http.server.BaseHTTPRequestHandler) -> bool:
+    def busy(request: Request) -> bool:
         if "/manifests/" not in request.path:
             return False
         request.reply(b"", 503)  # type: ignore[attr-defined]
@@ -232,7 +224,7 @@ def test_a_registry_that_stays_broken_hangs_or_is_overloaded(
     assert len([path for path in liar.asked if "/manifests/" in path]) == 5
     release = threading.Event()
 
-    def hang(request: http.server.BaseHTTPRequestHandler) -> bool:
+    def hang(request: Request) -> bool:
         return "/manifests/" in request.path and not release.wait(60)
 
     (tmp_path / "registries.toml").write_text(f'[registry."{liar.name.partition("/")[0]}"]\ntimeout = 0.05\n')
@@ -247,7 +239,7 @@ def test_a_token_that_has_expired_is_asked_for_again(other: Store, liar: Liar, m
     tokens: list[str] = []
     revoked: list[str] = []
 
-    def answer(request: http.server.BaseHTTPRequestHandler) -> bool:
+    def answer(request: Request) -> bool:
         if request.path.startswith("/token"):
             assert "scope=repository%3Alies%3Apull" in request.path
             tokens.append(f"token{len(tokens)}")

@@ -14,8 +14,9 @@ import pytest
 
 from corten.images.registry.pushing import push
 from corten.images.store.images import Image, Store
+from http_servers import Request
 from images_lab import Server, image
-from registry_fronts import Front, Request, reply
+from registry_fronts import Front, reply
 from screens import Screen
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
