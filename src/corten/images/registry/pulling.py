@@ -177,6 +177,13 @@ class _Pull:
         )
 
     def _layer(self, layer: Layer) -> None:
+        try:
+            self._fetch_layer(layer)
+        except BaseException as error:
+            self.full = self.full or _is_full(error)  # before the other layers hear of it, and keep what they have
+            raise
+
+    def _fetch_layer(self, layer: Layer) -> None:
         here, unpacked = self.store.blobs.has(layer.blob.digest), self.store.layers.has(layer.diff_id)
         if here and unpacked:
             self.watcher.begin(layer.blob.digest, layer.blob.size, layer.blob.size, "there")
@@ -216,17 +223,12 @@ class _Pull:
         except BaseException as error:
             if flow:
                 flow.abandon()
-            self.full = self.full or _is_full(error)
-            if not (isinstance(error, InvalidInput) or self.full):
+            if not (isinstance(error, InvalidInput) or self.full or _is_full(error)):
                 draft.keep()
             raise
         if flow:
             self.watcher.phase(blob.digest, "unpacking")
-            try:
-                flow.finish()
-            except BaseException as error:
-                self.full = self.full or _is_full(error)  # before the other layers hear of it, and keep what they have
-                raise
+            flow.finish()
 
     def _receive(self, blob: Descriptor, draft: Draft, flow: Flow | None) -> None:
         """All bytes of a blob that are not there yet; a connection that breaks is taken up where it broke."""
