@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
 import sys
 import threading
 import time
 
 from corten.images.registry.watching import Watcher
+from corten.linux.signals import Unwinding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from rich.progress import TaskID
 
     from corten.cli.transfer_bars import Bars as Drawn
@@ -74,7 +73,7 @@ class Bars(Watcher):
         self._tasks: dict[str, TaskID] = {}
         self._left: dict[str, int] = {}
         self._moved = 0
-        self._signals: dict[int, Any] = {}
+        self._unwinding = contextlib.ExitStack()
         self._lock = threading.Lock()
 
     def say(self, line: str) -> None:
@@ -111,9 +110,7 @@ class Bars(Watcher):
         from corten.cli.transfer_bars import Bars as Drawn
 
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) == signal.SIG_DFL:
-                    self._signals[number] = signal.signal(number, _stop)
+            self._unwinding.enter_context(Unwinding())
         self._drawn = Drawn()
         self._drawn.start()
         return self._drawn
@@ -139,10 +136,4 @@ class Bars(Watcher):
             drawn, self._drawn = self._drawn, None
         if drawn is not None:
             drawn.stop()
-        for number, before in self._signals.items():
-            signal.signal(number, before)
-
-
-def _stop(number: int, _: object) -> None:
-    """End as by Ctrl-C."""
-    raise SystemExit(128 + number)
+        self._unwinding.close()
