@@ -34,9 +34,8 @@ class Pool:
         self._function = function.with_options(**options) if options else function
         least, most = _bounds(min, max)
         seconds = duration("idle", idle)
-        self._function.lane()  # an image that has to be built is built before its options are looked at
+        packed = self._function.packed  # an image that has to be built is built before its options are looked at
         self._fit(least, most)
-        packed = self._function.packed
         self._generator = self._function.is_generator
         self._lanes = lanes()
         self._lane = self._lanes.open(
