@@ -60,6 +60,12 @@ class Unsupported(Error):
     """The kernel, the machine or the user's rights do not allow it."""
 
 
+def told_of(what: str, error: Error) -> Error:
+    """The same error, told of something: of its own class, where that is made of words alone."""
+    kind = type(error) if type(error).__init__ is Exception.__init__ else Error
+    return kind(f"{what}: {error}")
+
+
 def printable(text: str) -> str:
     """Text as one line that a terminal only shows: what it cannot show or would obey is written as `\\x1b`, `\\n`.
 

@@ -13,7 +13,7 @@ import shutil
 import threading
 import time
 
-from corten.errors import Error, InvalidInput, Unsupported
+from corten.errors import Error, InvalidInput, Unsupported, told_of
 from corten.images import references
 from corten.images.layers.commit import commit
 from corten.images.manifests import own_platform
@@ -125,7 +125,7 @@ def _filled(
         arguments = (words, environment, root)
         newest, installed = helper.call("corten.build.bootstrap_root:fill", arguments, (writing,), maps, mounts=True)
     except Error as error:
-        raise type(error)(f"bootstrap of {wanted.name.short}: {error}") from None
+        raise told_of(f"bootstrap of {wanted.name.short}", error) from None
     finally:
         os.close(writing)
         listener.join()

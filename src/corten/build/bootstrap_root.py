@@ -11,7 +11,7 @@ import os
 import time
 
 from corten.errors import Error
-from corten.linux import clone, mounts, process
+from corten.linux import clone, process
 from corten.runtime.removal import remove_tree
 
 TYPE_CHECKING = False
@@ -30,7 +30,6 @@ def fill(words: Sequence[str], environment: dict[str, str], root: str, said: int
     The Unix time in seconds of the newest file that came from a package, and `name=version …` of the packages.
     Error: it failed, and its own words.
     """
-    mounts.set_propagation("/", mounts.PRIVATE)
     began = int(time.time())
     _run(words, environment, said)
     return _tidy(root, began), _installed(root)

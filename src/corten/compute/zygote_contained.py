@@ -13,7 +13,7 @@ from corten.compute.zygote_bare import ONE_THREAD
 from corten.engine.container import DEVNULL, start_with
 from corten.engine.mounts import MountOption
 from corten.engine.options import RunOptions
-from corten.errors import Error
+from corten.errors import Error, told_of
 from corten.linux import idmap
 from corten.linux.idmap import IdMapping
 
@@ -82,8 +82,7 @@ class ContainedProcess:
         try:
             self.container: Container = start_with(own, (control, DEVNULL, None))
         except Error as error:
-            kind = type(error) if type(error).__init__ is Exception.__init__ else Error  # some want more than words
-            raise kind(f"cannot start a zygote: {error}") from None
+            raise told_of("cannot start a zygote", error) from None
 
     @property
     def pid(self) -> int:
