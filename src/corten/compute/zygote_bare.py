@@ -7,15 +7,12 @@ of its caller's memory: what it holds, every call could read.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 
 from corten.errors import Error, Unsupported
-from corten.linux import pidfd, signals
+from corten.linux import machine_code, pidfd, signals
 
-_ADD_SEALS, _SEALS = 1033, 0x1 | 0x2 | 0x4 | 0x8
-_MFD_EXEC = 0x10
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
 """Libraries are loaded with one thread: a process that forks can have no more."""
 _KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "OPENBLAS_CORETYPE", "TZ")
@@ -84,17 +81,11 @@ def _keep_library(environment: dict[str, str]) -> None:
 
 def _sealed_interpreter() -> int:
     """A copy of the interpreter that nobody can write to; its close-on-exec descriptor."""
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    try:
-        fd = os.memfd_create("corten:python", flags | _MFD_EXEC)
-    except OSError as error:
-        if error.errno != 22:  # EINVAL: a kernel that does not know the flag executes without it
-            raise
-        fd = os.memfd_create("corten:python", flags)
+    fd = machine_code.executable_file("corten:python")
     with open(os.path.realpath(sys.executable), "rb") as source:
         size = os.fstat(source.fileno()).st_size
         offset = 0
         while offset < size:
             offset += os.sendfile(fd, source.fileno(), offset, size - offset)
-    fcntl.fcntl(fd, _ADD_SEALS, _SEALS)
+    machine_code.seal(fd)
     return fd

@@ -14,7 +14,7 @@ from corten.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
 _BASE, _HEADERS = 0x400000, 64 + 56
 _MFD_EXEC = 0x10  # since Linux 6.3, where vm.memfd_noexec may ask for it
@@ -25,6 +25,11 @@ _FRAME = 512
 """Bytes of the frame. Right above it lies what every program finds on its stack: argc, argv, environment."""
 ENVIRONMENT = _FRAME + 8 * 3
 """Where in the frame the pointers to the environment begin, in a program that is called by its name alone."""
+
+
+def words_to_execute(path: str, args: Sequence[str], variables: Iterable[str]) -> list[bytes]:
+    """What a program is given as its environment that is to execute another one (`Program.execute`)."""
+    return [os.fsencode(word) for word in (path, *args, "", *variables)]
 
 
 class Word(Record):
@@ -100,6 +105,19 @@ class Program:
         """Put the result into the frame, as 64 bits."""
         self._code.store(at)
 
+    def end_arguments(self, count: int) -> None:
+        """Put an end behind the arguments in `words_to_execute`, where the empty word is; the result is then 0.
+
+        count: of the arguments, with the name.
+        """
+        self.set(0)
+        self.store(ENVIRONMENT + 8 * (count + 1))
+
+    def execute(self, count: int) -> None:
+        """Execute what the environment says, after `end_arguments`; the result is that of a failure."""
+        arguments = ENVIRONMENT + 8
+        self.call("execve", Word(ENVIRONMENT), Address(arguments), Address(arguments + 8 * (count + 1)))
+
     def executable(self) -> bytes:
         """The whole ELF file: two headers and the code, loaded as one read-only piece."""
         code = self._code
@@ -124,18 +142,28 @@ class Program:
 
 def sealed(name: str, content: bytes) -> int:
     """A file in memory that can be executed and that nobody can write to; its close-on-exec descriptor."""
-    import fcntl
+    fd = executable_file(name)
+    os.write(fd, content)
+    seal(fd)
+    return fd
 
+
+def executable_file(name: str) -> int:
+    """An empty file in memory that can be executed, to be filled and sealed; its close-on-exec descriptor."""
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
-        fd = os.memfd_create(name, flags | _MFD_EXEC)
+        return os.memfd_create(name, flags | _MFD_EXEC)
     except OSError as error:
         if error.errno != 22:  # EINVAL: a kernel that does not know the flag executes without it
             raise
-        fd = os.memfd_create(name, flags)
-    os.write(fd, content)
+        return os.memfd_create(name, flags)
+
+
+def seal(fd: int) -> None:
+    """From now on nobody can write to the file, whatever descriptor they have."""
+    import fcntl
+
     fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS)
-    return fd
 
 
 class _Instructions:

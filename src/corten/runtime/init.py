@@ -16,6 +16,7 @@ import select
 
 from corten import errors
 from corten.linux import paths, process, signals, sockets
+from corten.linux.machine_code import words_to_execute
 from corten.linux.signals import Mask
 from corten.records import Record
 from corten.runtime import channel, init_program
@@ -120,10 +121,10 @@ def borrow(plan: Plan, stage: Stage, stdio: tuple[int, int, int], init: int) -> 
         _take_stdio(stdio)
         perform(plan.inside, stage)
         process.set_dumpable(False)  # a change of user may have undone it (fs.suid_dumpable), and this is no copy
-        words: list[str] = []
+        words: list[bytes] = []
         if not plan.held:
             variables = [f"{name}={value}" for name, value in _environment(plan.program).items()]
-            words = [find_program(plan.program), *plan.program.args, "", *variables]
+            words = words_to_execute(find_program(plan.program), plan.program.args, variables)
         signals.reset_ignored()
         own = 3 + plan.keep_fds
         kept = tuple(range(3, own))
@@ -137,7 +138,7 @@ def borrow(plan: Plan, stage: Stage, stdio: tuple[int, int, int], init: int) -> 
                 os.dup2(sock.fileno(), own)
         except OSError as error:
             raise _no_room(error) from None
-        return init, [b"corten:init"], [os.fsencode(word) for word in words]
+        return init, [b"corten:init"], words
     except errors.Error as error:
         number, text = getattr(error, "errno", 0), str(error)
         if number == errno.ENOMEM and plan.group:  # a copy would have been killed: nobody is whose memory is lent

@@ -1,12 +1,11 @@
 """The init of a container as a program of its own: pid 1 starts the program, reaps, forwards signals, and reports.
 
-It is some 600 bytes of machine code, made here: its container has nothing that could run it, and a copy of the
+It is some 800 bytes of machine code, made here: its container has nothing that could run it, and a copy of the
 interpreter that waits would cost more than all the rest of the container. What it does is what `init._be_init` does,
-which stays for containers that cannot be made in borrowed memory (`lent.may_lend`).
+which stays for containers that cannot be made in borrowed memory (`init.may_borrow`).
 
-It is called by its name alone, which everybody may see. Its environment, which nobody may, are the program's path, its
-arguments, an empty word, and the program's environment. All signals are blocked. It says on its channel `Started`, as
-all do, and the rest as numbers, see `heard`.
+It is called by its name alone, which everybody may see; its environment, which nobody may, are `words_to_execute`. All
+signals are blocked. It says on its channel `Started`, as all do, and the rest as numbers, see `heard`.
 Sources: rt_sigtimedwait(2), waitid(2), prctl(2); siginfo of the kernel's asm-generic/siginfo.h.
 """
 
@@ -14,7 +13,7 @@ from __future__ import annotations
 
 import os
 
-from corten.linux.machine_code import ENVIRONMENT, Address, Program, Text, Word, sealed
+from corten.linux.machine_code import Address, Program, Text, Word, sealed
 from corten.linux.syscalls import MACHINE
 from corten.runtime import channel
 
@@ -80,17 +79,14 @@ def code(count: int, channel_fd: int, mask: int, machine: str = MACHINE) -> byte
 
 def _start(does: Program, count: int, channel_fd: int, mask: int) -> None:
     """Start the program; where that fails, say so and end."""
-    arguments = ENVIRONMENT + 8
-    environment = arguments + 8 * (count + 1)
-    does.set(0)
-    does.store(environment - 8)  # the empty word, which becomes the end of the arguments
+    does.end_arguments(count)
     does.store(_TROUBLE)
     # As vfork(2): the child has our memory, and we stand still until it has executed the program.
     does.call("clone", _CLONE_VM | _CLONE_VFORK | _SIGCHLD, 0, 0, 0, 0)
     does.jump_if("!=", 0, "cloned")
     does.call("close", channel_fd)
     does.call("rt_sigprocmask", _SIG_SETMASK, Text(mask.to_bytes(8, "little")), 0, 8)
-    does.call("execve", Word(ENVIRONMENT), Address(arguments), Address(environment))
+    does.execute(count)
     does.store(_TROUBLE)
     does.call("exit_group", 127)
     does.label("cloned")

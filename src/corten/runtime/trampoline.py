@@ -6,16 +6,14 @@ container, whose root may write to /proc/PID/exe once it has ended.
 The answer: between us and the program a sealed file in memory is executed, of some 300 bytes, that does nothing but the
 exec. `/proc/self/exe` is then that file, which nobody can write and which is gone with its last user.
 
-It is called by its own name; its environment are the path of the program, its arguments, an empty word, and the
-program's environment. If the exec fails it says so on stderr and ends with 127 (no such file) or 126.
+It is called by its own name; its environment are `words_to_execute`. If the exec fails it says so on stderr and ends
+with 127 (no such file) or 126.
 """
 
 from __future__ import annotations
 
-import os
-
 from corten.linux import machine_code, process
-from corten.linux.machine_code import ENVIRONMENT, Address, Program, Text, Word
+from corten.linux.machine_code import Program, Text, words_to_execute
 
 _COMPLAINT = b"corten: the program cannot be executed: its loader is missing, or it is for another machine\n"
 _KEPT, _ENOENT = 0, 2
@@ -27,12 +25,9 @@ def prepare(count: int) -> int:
 
 
 def _code(count: int) -> bytes:
-    arguments = ENVIRONMENT + 8
-    environment = arguments + 8 * (count + 1)
     does = Program()
-    does.set(0)
-    does.store(environment - 8)  # the empty word, which becomes the end of the arguments
-    does.call("execve", Word(ENVIRONMENT), Address(arguments), Address(environment))
+    does.end_arguments(count)
+    does.execute(count)
     does.store(_KEPT)
     does.call("write", 2, Text(_COMPLAINT), len(_COMPLAINT))
     does.load(_KEPT)
@@ -47,4 +42,4 @@ def _code(count: int) -> bytes:
 def execute(fd: int, path: str, args: tuple[str, ...], environment: dict[str, str]) -> None:
     """Become the program, by way of the sealed file. `OSError` if that cannot be executed; needs execveat(2)."""
     variables = [f"{name}={value}" for name, value in environment.items()]
-    process.execute(fd, [b"corten"], [os.fsencode(word) for word in (path, *args, "", *variables)])
+    process.execute(fd, [b"corten"], words_to_execute(path, args, variables))
