@@ -1,6 +1,7 @@
 """`python kill_at.py NUMBER CORTEN-WORDS`: the command, killed just before its NUMBERth change of a file.
 
-0: never; then the number of changes is written to standard error at the end.
+0: never; then the number of changes is written to standard error at the end. What is written to a file counts once at
+its beginning and once for each STEP bytes: in how many pieces it comes over a network is chance.
 """
 
 from __future__ import annotations
@@ -13,8 +14,25 @@ from collections.abc import Callable
 from typing import Any
 
 CHANGES = ("open", "write", "rename", "link", "mkdir", "unlink", "rmdir", "symlink", "mknod", "ftruncate", "fsync")
+STEP = 1 << 17
 NUMBER = int(sys.argv[1])
 count = itertools.count(1)
+written: dict[int, int] = {}
+"""Bytes, by descriptor."""
+
+
+def changes(name: str, arguments: tuple[Any, ...]) -> int:
+    """How many changes a call is."""
+    if name == "open":
+        return int(bool(arguments[1] & os.O_CREAT))
+    if name != "write":
+        return 1
+    fd, data = arguments
+    if fd < 3:
+        return 0
+    before = written.get(fd, 0)
+    written[fd] = before + len(data)
+    return written[fd] // STEP - before // STEP + (before == 0)
 
 
 def watched(name: str) -> Callable[..., Any]:
@@ -22,11 +40,13 @@ def watched(name: str) -> Callable[..., Any]:
     real = getattr(os, name)
 
     def call(*arguments: Any, **named: Any) -> Any:
-        looks = name == "open" and not arguments[1] & os.O_CREAT
-        said = name == "write" and arguments[0] < 3
-        if not looks and not said and next(count) == NUMBER:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*arguments, **named)
+        for _ in range(changes(name, arguments)):
+            if next(count) == NUMBER:
+                os.kill(os.getpid(), signal.SIGKILL)
+        result = real(*arguments, **named)
+        if name == "open":
+            written[result] = 0
+        return result
 
     return call
 
